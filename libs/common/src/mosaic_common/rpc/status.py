@@ -1,0 +1,107 @@
+"""Errors to google.rpc.Status and back; the only translation there is."""
+
+from typing import Final, NoReturn
+
+import grpc
+from google.protobuf.any_pb2 import Any
+from google.rpc import error_details_pb2 as details
+from google.rpc.status_pb2 import Status
+
+from mosaic_common.errors import MosaicError, Reason, Unavailable, Violation
+
+DOMAIN: Final = "federation.mosaicstack.dev"
+DETAILS_KEY: Final = "grpc-status-details-bin"
+_GRPC_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
+_UNAVAILABLE_OUTSIDE: Final = "The gateway cannot answer right now; try again later."
+_INTERNAL: Final = "The gateway failed to answer; its log has the details under this request id."
+
+
+def internal_error() -> MosaicError:
+    """What a client sees of an unhandled exception: nothing of it."""
+    return MosaicError(Reason.INTERNAL, _INTERNAL)
+
+
+def to_status(error: MosaicError, *, request_id: str, outside: bool) -> Status:
+    """Return the answer for an error.
+
+    Args:
+        error: ours.
+        request_id: of the refused call.
+        outside: the reader is no operator, user or service of this gateway; which dependency failed is not told.
+    """
+    hidden = outside and error.reason is Reason.DEPENDENCY_UNAVAILABLE
+    message = _UNAVAILABLE_OUTSIDE if hidden else error.message
+    metadata = {"http_status": str(error.status.http_status), "request_id": request_id}
+    if not hidden:
+        metadata |= error.metadata
+        if error.remedy is not None:
+            metadata["remediation"] = error.remedy
+    status = Status(code=error.status.code.value, message=message)
+    status.details.append(_packed(details.ErrorInfo(reason=error.reason.value, domain=DOMAIN, metadata=metadata)))
+    if error.violations:
+        fields = [details.BadRequest.FieldViolation(field=v.field, description=v.description) for v in error.violations]
+        status.details.append(_packed(details.BadRequest(field_violations=fields)))
+    if error.retry_after is not None:
+        retry = details.RetryInfo()
+        retry.retry_delay.FromTimedelta(error.retry_after)
+        status.details.append(_packed(retry))
+    return status
+
+
+async def abort(context: grpc.aio.ServicerContext, error: MosaicError, *, request_id: str, outside: bool) -> NoReturn:  # type: ignore[type-arg]  # generic only in the stubs
+    """End the call with an error."""
+    status = to_status(error, request_id=request_id, outside=outside)
+    trailing = ((DETAILS_KEY, status.SerializeToString(deterministic=True)),)
+    await context.abort(_GRPC_CODES[status.code], status.message, trailing_metadata=trailing)
+    raise AssertionError("abort returned")  # pragma: no cover
+
+
+def grpc_code(error: MosaicError) -> grpc.StatusCode:
+    return _GRPC_CODES[error.status.code.value]
+
+
+def from_rpc_error(rpc_error: grpc.RpcError, *, dependency: str) -> MosaicError:
+    """Return what another of our services answered, typed.
+
+    An answer without our ErrorInfo was made by the library or by nobody: the dependency is down.
+    """
+    if isinstance(rpc_error, grpc.aio.AioRpcError):
+        trailing = rpc_error.trailing_metadata()
+    else:
+        trailing = rpc_error.trailing_metadata() if isinstance(rpc_error, grpc.Call) else ()
+    for key, value in trailing or ():
+        if key == DETAILS_KEY and isinstance(value, bytes) and (error := _find_error(value)) is not None:
+            return error
+    return Unavailable(
+        Reason.DEPENDENCY_UNAVAILABLE,
+        f"{dependency} cannot be reached.",
+        remedy=f"Check that {dependency} runs and is healthy.",
+        metadata={"dependency": dependency},
+    )
+
+
+def _find_error(raw: bytes) -> MosaicError | None:
+    status = Status.FromString(raw)
+    info, bad, retry = details.ErrorInfo(), details.BadRequest(), details.RetryInfo()
+    for detail in status.details:
+        for message in (info, bad, retry):
+            detail.Unpack(message)
+    if info.domain != DOMAIN or info.reason not in Reason.__members__:
+        return None
+    metadata = dict(info.metadata)
+    for own in ("http_status", "request_id"):
+        metadata.pop(own, None)
+    return MosaicError(
+        Reason(info.reason),
+        status.message,
+        remedy=metadata.pop("remediation", None),
+        violations=[Violation(v.field, v.description) for v in bad.field_violations],
+        retry_after=retry.retry_delay.ToTimedelta() if retry.HasField("retry_delay") else None,
+        metadata=metadata,
+    )
+
+
+def _packed(message: details.ErrorInfo | details.BadRequest | details.RetryInfo) -> Any:
+    packed = Any()
+    packed.Pack(message)
+    return packed
