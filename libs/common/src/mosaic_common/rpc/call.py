@@ -19,6 +19,7 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from mosaic_common.auth import Principal
+from mosaic_common.decision import Verb
 from mosaic_common.errors import AccessDenied, InvalidInput, Layer, MosaicError, RateLimited, Reason, Unavailable
 from mosaic_common.identity import PeerCertificate, ServiceIdentity
 from mosaic_common.log import logger
@@ -45,7 +46,7 @@ class Facts:
     grant_id: UUID | None = None
     subject_user_id: UUID | None = None
     token_id: bytes | None = None
-    verb: str = ""
+    verb: Verb | None = None
     resource: str = ""
     result_count: int = 0
     query_hash: bytes | None = None
@@ -239,10 +240,11 @@ class Wrapper:
             code=code,
             reason=error.reason.value if error else None,
             layer=error.layer.value if error and error.layer else None,
+            cause=error.message if error else None,
             dependency=error.metadata.get("dependency") if error else None,
             request_id=str(call.request_id),
             client_request_id=call.client_request_id or None,
-            caller=_name(call.caller),
+            caller=caller_name(call.caller),
             source=call.source_address,
             grant_id=str(facts.grant_id) if facts.grant_id else None,
             resource=facts.resource or None,
@@ -268,10 +270,9 @@ def _begin(method: Method, context: Any) -> tuple[Call, Transport]:
         started_ns=time.monotonic_ns(),
     )
     auth: Mapping[str, list[bytes]] = context.auth_context()
-    if auth.get("ssl_tls_version", [b"TLSv1.3"])[0] != b"TLSv1.3":
-        pem = None  # never reached while the cipher list holds; an identity from such a connection is none
-    else:
-        pem = next(iter(auth.get("x509_pem_cert", ())), None)
+    # Another version is never reached while the cipher list holds; an identity from such a connection would be none.
+    is_tls13 = auth.get("ssl_tls_version", [b"TLSv1.3"])[0] == b"TLSv1.3"
+    pem = next(iter(auth.get("x509_pem_cert", ())), None) if is_tls13 else None
     return call, Transport(certificate_pem=pem, authorization=metadata.get("authorization"))
 
 
@@ -313,7 +314,8 @@ def _parse_peer(peer: str) -> tuple[str, str]:
     return connection.rpartition(":")[0].strip("[]"), connection
 
 
-def _name(caller: Caller) -> str | None:
+def caller_name(caller: Caller) -> str | None:
+    """Who called, in a word that fits a log line and an audit row."""
     match caller:
         case ServiceIdentity():
             return caller.name

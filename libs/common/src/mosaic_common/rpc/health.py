@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
+import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from mosaic_common.log import logger
@@ -16,6 +17,18 @@ HEALTH_SERVICE: Final[str] = health.SERVICE_NAME
 INTERVAL_SECONDS: Final = 1.0
 PING_SECONDS: Final = 2.0
 Ping = Callable[[], Awaitable[object]]
+
+
+def ping_of(channel: grpc.aio.Channel) -> Ping:
+    """Return the ping of another service: its process answers, whatever it depends on does."""
+    stub = health_pb2_grpc.HealthStub(channel)
+
+    async def ping() -> None:
+        answer = await stub.Check(health_pb2.HealthCheckRequest(service=""), timeout=PING_SECONDS)
+        if answer.status != health_pb2.HealthCheckResponse.SERVING:
+            raise ConnectionError("not serving")
+
+    return ping
 
 
 class Health:
@@ -29,6 +42,10 @@ class Health:
 
     def register(self, server: Any) -> None:
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
+
+    def is_up(self, dependency: str) -> bool:
+        """Return whether the dependency answered its last ping."""
+        return self._up.get(dependency, False)
 
     async def start(self) -> None:
         for name in self._dependencies:

@@ -12,7 +12,15 @@ from mosaic_common.errors import MosaicError, Reason, Unavailable, Violation
 DOMAIN: Final = "federation.mosaicstack.dev"
 DETAILS_KEY: Final = "grpc-status-details-bin"
 _GRPC_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
-_UNAVAILABLE_OUTSIDE: Final = "The gateway cannot answer right now; try again later."
+# What is wrong inside a gateway is told to its own operators only; its canonical log line has the sentence.
+_OUTSIDE: Final = {
+    Reason.DEPENDENCY_UNAVAILABLE: "The gateway cannot answer right now; try again later.",
+    Reason.CA_REFUSED: "The gateway's certificate authority refused.",
+    Reason.CA_UNREACHABLE: "The gateway's certificate authority did not answer; try again later.",
+    Reason.CA_LIED: "The gateway's certificate authority answered something else than was ordered.",
+    Reason.WARRANT_INVALID: "The gateway's own signing order was refused.",
+    Reason.WARRANT_EXPIRED: "The gateway's own signing order came too late; try again.",
+}
 _INTERNAL: Final = "The gateway failed to answer; its log has the details under this request id."
 
 
@@ -27,12 +35,14 @@ def to_status(error: MosaicError, *, request_id: str, outside: bool) -> Status:
     Args:
         error: ours.
         request_id: of the refused call.
-        outside: the reader is no operator, user or service of this gateway; which dependency failed is not told.
+        outside: the reader is no operator, user or service of this gateway.
     """
-    hidden = outside and error.reason is Reason.DEPENDENCY_UNAVAILABLE
-    message = _UNAVAILABLE_OUTSIDE if hidden else error.message
     metadata = {"http_status": str(error.status.http_status), "request_id": request_id}
-    if not hidden:
+    if outside and error.reason in _OUTSIDE:
+        message = _OUTSIDE[error.reason]
+        metadata["remediation"] = "Tell the operator of that gateway this request id."
+    else:
+        message = error.message
         metadata |= error.metadata
         if error.remedy is not None:
             metadata["remediation"] = error.remedy

@@ -1,0 +1,103 @@
+"""`mosaic dev`: two gateways on this machine, every service its own process."""
+
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import RenderableType
+
+from mosaic_cli.contexts import CONTEXTS_VARIABLE
+from mosaic_cli.dev.authority import AuthorityKind
+from mosaic_cli.dev.control import NotRunning, RequestRefused, ask
+from mosaic_cli.dev.folder_lock import end_holder
+from mosaic_cli.dev.interrupts import exit_once_on_signals
+from mosaic_cli.dev.launcher import StartFailed, launch
+from mosaic_cli.failures import CommandFailed, LocalReason
+from mosaic_cli.options import OutputOption
+from mosaic_cli.output import Terminal
+from mosaic_cli.tables import rows, state
+
+DEFAULT_FOLDER: Final = Path(".mosaic")
+
+app = typer.Typer(name="dev", help="Two gateways, home and work, on this machine.", no_args_is_help=True)
+
+FolderOption = Annotated[Path, typer.Option("--dir", file_okay=False, help="Holds everything: data, keys, logs.")]
+AuthorityOption = Annotated[AuthorityKind, typer.Option("--ca", help="Which authority signs for peers.")]
+GatewayArgument = Annotated[str, typer.Argument(help="home or work")]
+ServiceArgument = Annotated[str, typer.Argument(help="as `mosaic dev status` names it")]
+
+
+@app.command()
+def up(output: OutputOption, folder: FolderOption = DEFAULT_FOLDER, ca: AuthorityOption = AuthorityKind.EMBEDDED) -> None:
+    """Start both gateways and leave them running."""
+    exit_once_on_signals()
+    with told_failures(output):
+        launch(folder, ca, on_step=lambda done: output.done(f"{done.name} {done.seconds:.1f} s"))
+        status_document = ask(folder, {"do": "status"})
+    _show_status(status_document, output)
+    output.note(f"export {CONTEXTS_VARIABLE}={shlex.quote(status_document['contexts'])}")
+
+
+@app.command()
+def down(output: OutputOption, folder: FolderOption = DEFAULT_FOLDER) -> None:
+    """End both gateways; their data stays."""
+    ended = end_holder(folder)
+    output.show_text({"ended": ended}, "Both gateways have ended." if ended else f"Nothing runs in {folder}.")
+
+
+@app.command()
+def status(output: OutputOption, folder: FolderOption = DEFAULT_FOLDER) -> None:
+    """Show every service; as JSON also every file and URL that a client of one's own needs."""
+    with told_failures(output):
+        _show_status(ask(folder, {"do": "status"}), output)
+
+
+@app.command()
+def stop(gateway: GatewayArgument, service: ServiceArgument, output: OutputOption, folder: FolderOption = DEFAULT_FOLDER) -> None:
+    """Play an outage of one service."""
+    _change("stop", gateway, service, folder, output)
+
+
+@app.command()
+def start(gateway: GatewayArgument, service: ServiceArgument, output: OutputOption, folder: FolderOption = DEFAULT_FOLDER) -> None:
+    """End the outage: returns once the service is ready."""
+    _change("start", gateway, service, folder, output)
+
+
+@contextmanager
+def told_failures(output: Terminal) -> Iterator[None]:
+    """Show the end of the log that says why, then fail with the sentence."""
+    try:
+        yield
+    except (StartFailed, NotRunning, RequestRefused) as error:
+        sentence, *log_tail = str(error).splitlines()
+        for line in log_tail:
+            output.note(line)
+        raise CommandFailed(LocalReason.UNREACHABLE, sentence) from None
+
+
+def _change(verb: str, gateway: str, service: str, folder: Path, output: Terminal) -> None:
+    with told_failures(output):
+        ask(folder, {"do": verb, "gateway": gateway, "service": service})
+        document = ask(folder, {"do": "status"})["gateways"][gateway]["services"][service]
+    output.show_text(document, f"{gateway}/{service} is {document['state']}.")
+
+
+def _show_status(document: Mapping[str, Any], output: Terminal) -> None:
+    output.show(document, lambda: _status_table(document))
+
+
+def _status_table(document: Mapping[str, Any]) -> RenderableType:
+    lines = [
+        (gateway, service, state(about["state"]), str(about["pid"] or ""), _listeners(about))
+        for gateway, services in ((name, each["services"]) for name, each in document["gateways"].items())
+        for service, about in services.items()
+    ]
+    return rows(("GATEWAY", "SERVICE", "STATE", "PID", "LISTENERS"), lines, empty="nothing runs", whole=("LISTENERS",))
+
+
+def _listeners(about: Mapping[str, Any]) -> str:
+    return "  ".join(f"{kind} {at['address']}" for kind, at in about["listeners"].items())

@@ -1,0 +1,82 @@
+"""What a command says: its result on stdout as a table or as JSON, everything else on stderr.
+
+Text that comes from elsewhere reaches a terminal only through `readable` or `json_text`: control characters would move its cursor,
+bidirectional ones would show one thing and mean another.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+# C0 and C1 controls, separators, whatever sets direction or is invisible (all but the joiners, which scripts and emoji need), lone
+# surrogates, tags.
+_UNSAFE: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e0fff]"
+)
+
+
+class Format(StrEnum):
+    TABLE = "table"
+    JSON = "json"
+
+
+def readable(text: str) -> str:
+    """The text with every character that a terminal might obey written as an escape."""
+    return _UNSAFE.sub(lambda unsafe: unsafe[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def json_text(document: object) -> str:
+    """JSON for people and programs: letters as they are, what a terminal might obey as JSON escapes."""
+    # json.dumps writes its own line breaks as \n: the only unescaped control character, and never inside a string.
+    return "\n".join(_UNSAFE.sub(_json_escape, line) for line in json.dumps(document, indent=2, ensure_ascii=False).split("\n"))
+
+
+@dataclass(frozen=True, slots=True)
+class Terminal:
+    """Where one command's output goes, in the format that was asked for."""
+
+    format: Format
+
+    def show(self, document: Mapping[str, object], render: Callable[[], "RenderableType"]) -> None:
+        """Print the result: the document as JSON, or what `render` makes of it."""
+        if self.format is Format.JSON:
+            print(json_text(document))
+        else:
+            from mosaic_cli.tables import print_table  # noqa: PLC0415  rich is not paid for by those who want JSON
+
+            print_table(render())
+
+    def show_text(self, document: Mapping[str, object], text: str) -> None:
+        """Print a result that is one bare text, for `$(…)` and pipes."""
+        print(json_text(document) if self.format is Format.JSON else text)
+
+    def note(self, text: str) -> None:
+        typer.secho(readable(text), err=True, dim=True)
+
+    def done(self, text: str) -> None:
+        typer.secho(f"✓ {readable(text)}", err=True, fg=typer.colors.GREEN)
+
+    def warn(self, text: str) -> None:
+        typer.secho(f"! {readable(text)}", err=True, fg=typer.colors.YELLOW, bold=True)
+
+
+def survive_narrow_encodings() -> None:
+    """A terminal that cannot show a character gets its escape instead of a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _json_escape(unsafe: re.Match[str]) -> str:
+    units = unsafe[0].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))

@@ -1,0 +1,29 @@
+"""Typed errors of an authority, each with a remedy, each saying whether a certificate may exist now.
+
+ca_may_have_signed = false   a refusal that cannot have signed: the claim may be let go
+ca_may_have_signed = true    everything else: the claim stays with its CSR, the serial goes to the revocation outbox
+"""
+
+from typing import Final
+
+from mosaic_common.errors import CaLied, CaRefused, CaUnreachable, Layer, Reason
+
+MAY_HAVE_SIGNED: Final = "ca_may_have_signed"
+
+
+def refused(message: str, *, remedy: str, may_have_signed: bool) -> CaRefused:
+    return CaRefused(
+        Reason.CA_REFUSED,
+        message,
+        remedy=remedy,
+        layer=Layer.CA,
+        metadata={MAY_HAVE_SIGNED: "true" if may_have_signed else "false"},
+    )
+
+
+def unreachable(message: str, *, remedy: str) -> CaUnreachable:
+    return CaUnreachable(Reason.CA_UNREACHABLE, message, remedy=remedy, layer=Layer.CA, metadata={MAY_HAVE_SIGNED: "true"})
+
+
+def lied(message: str, *, remedy: str) -> CaLied:
+    return CaLied(Reason.CA_LIED, message, remedy=remedy, layer=Layer.CA, metadata={MAY_HAVE_SIGNED: "true"})

@@ -1,0 +1,39 @@
+"""``python -m mosaic_enrollment serve``."""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+
+import uvloop
+from mosaic_common import log
+from mosaic_common.clock import SystemClock
+from mosaic_common.config import effective, load
+from mosaic_common.errors import ConfigurationError
+
+from mosaic_enrollment.app import build
+from mosaic_enrollment.config import Config
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m mosaic_enrollment", description="The public door: a token becomes a certificate, once."
+    )
+    parser.add_subparsers(dest="command", required=True).add_parser("serve", help="serve until SIGTERM")
+    parser.parse_args(arguments)
+    try:
+        config = load(Config, os.environ)
+        log.configure("enrollment", config.mosaic_gateway, config.mosaic_log_level)
+        log.logger("configuration").info("effective", **effective(config))
+        application = build(config, SystemClock())
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(application.run())
+    except ConfigurationError as error:
+        sys.stderr.write(f"enrollment: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""Grants and the CA broker over internal mTLS."""
+
+from collections.abc import Callable, Sequence
+
+import grpc
+from mosaic.ca.v1 import certificate_authority_pb2 as ca_pb2
+from mosaic.ca.v1 import certificate_authority_pb2_grpc as ca_grpc
+from mosaic.errors.v1 import errors_pb2
+from mosaic.grants.v1 import ledger_pb2, ledger_pb2_grpc
+from mosaic_common.errors import Layer, Reason
+from mosaic_common.identity import CA_BROKER, GRANTS
+from mosaic_common.rpc.client import answer_of
+
+from mosaic_enrollment.domain.redeem import Attempt, Enrolled, Redemption
+
+
+class Grants:
+    """The ledger, as far as enrollment may use it."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub = ledger_pb2_grpc.EnrollmentLedgerServiceStub(channel)
+
+    async def claim(self, redemption: Redemption) -> Attempt | Enrolled:
+        request = ledger_pb2.ClaimEnrollmentRequest(
+            token_public_key=redemption.token_public_key,
+            csr_der=redemption.csr_der,
+            redemption_id=redemption.redemption_id,
+            proof=redemption.proof,
+            source_address=redemption.source_address,
+        )
+        answer = await answer_of(self._stub.ClaimEnrollment(request), dependency=GRANTS)
+        if answer.WhichOneof("outcome") == "enrolled":
+            return _enrolled(answer.enrolled)
+        return Attempt(answer.attempt.token_id, answer.attempt.number, answer.attempt.warrant)
+
+    async def release(self, attempt: Attempt, reason: Reason, source_address: str) -> None:
+        request = ledger_pb2.ReleaseEnrollmentRequest(
+            token_id=attempt.token_id,
+            attempt=attempt.number,
+            reason=errors_pb2.Reason.Value(f"REASON_{reason.name}"),
+            source_address=source_address,
+        )
+        await answer_of(self._stub.ReleaseEnrollment(request), dependency=GRANTS)
+
+    async def complete(self, attempt: Attempt, chain: Sequence[bytes], source_address: str) -> Enrolled:
+        request = ledger_pb2.CompleteEnrollmentRequest(
+            token_id=attempt.token_id,
+            attempt=attempt.number,
+            certificate_der=chain[0],
+            chain_der=chain[1:],
+            source_address=source_address,
+        )
+        answer = await answer_of(self._stub.CompleteEnrollment(request), dependency=GRANTS)
+        return _enrolled(answer.enrolled)
+
+    async def record_refusal(self, reason: Reason, layer: Layer | None, source_address: str) -> None:
+        request = ledger_pb2.RecordRefusalRequest(
+            reason=errors_pb2.Reason.Value(f"REASON_{reason.name}"),
+            layer=errors_pb2.Layer.Value(f"LAYER_{layer.name}") if layer else errors_pb2.LAYER_UNSPECIFIED,
+            source_address=source_address,
+            repeated=1,
+        )
+        await answer_of(self._stub.RecordRefusal(request), dependency=GRANTS)
+
+
+class Broker:
+    """The CA broker."""
+
+    def __init__(self, channel: grpc.aio.Channel, is_up: Callable[[], bool]) -> None:
+        self._stub = ca_grpc.CertificateAuthorityServiceStub(channel)
+        self.is_up = is_up
+
+    async def issue(self, csr_der: bytes, warrant: str) -> tuple[bytes, ...]:
+        request = ca_pb2.IssueCertificateRequest(csr_der=csr_der, warrant=warrant)
+        answer = await answer_of(self._stub.IssueCertificate(request, timeout=10), dependency=CA_BROKER)
+        return (answer.certificate_der, *answer.chain_der)
+
+
+def _enrolled(message: ledger_pb2.Enrolled) -> Enrolled:
+    return Enrolled(
+        certificate_der=message.certificate_der,
+        chain_der=tuple(message.chain_der),
+        grant_id=message.grant_id,
+        subject_user_id=message.subject_user_id,
+        gateway=message.gateway,
+        federation_endpoint=message.federation_endpoint,
+    )

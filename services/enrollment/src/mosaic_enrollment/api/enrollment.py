@@ -1,0 +1,37 @@
+"""EnrollmentService: protobuf in, one redemption, protobuf out."""
+
+from typing import NoReturn
+
+from mosaic.enrollment.v1 import enrollment_pb2
+from mosaic_common.errors import Reason, Unimplemented
+from mosaic_common.rpc.call import Call
+
+from mosaic_enrollment.domain.redeem import Redeemer, Redemption
+
+
+class EnrollmentServicer:
+    """The public door."""
+
+    def __init__(self, redeemer: Redeemer) -> None:
+        self._redeemer = redeemer
+
+    async def Enroll(self, request: enrollment_pb2.EnrollRequest, call: Call) -> enrollment_pb2.EnrollResponse:
+        redemption = Redemption(
+            token_public_key=request.token_public_key,
+            csr_der=request.csr_der,
+            redemption_id=request.redemption_id,
+            proof=request.proof,
+            source_address=call.source_address,
+        )
+        enrolled = await self._redeemer.redeem(redemption)
+        return enrollment_pb2.EnrollResponse(
+            certificate_der=enrolled.certificate_der,
+            chain_der=enrolled.chain_der,
+            grant_id=enrolled.grant_id,
+            subject_user_id=enrolled.subject_user_id,
+            gateway=enrolled.gateway,
+            federation_endpoint=enrolled.federation_endpoint,
+        )
+
+    async def Renew(self, _request: enrollment_pb2.RenewRequest, _call: Call) -> NoReturn:
+        raise Unimplemented(Reason.NOT_IMPLEMENTED, "Renewal is not available in this version.")

@@ -1,0 +1,51 @@
+"""Composition root of enrollment: reads top to bottom, decides nothing."""
+
+from mosaic_common.clock import Clock
+from mosaic_common.identity import CA_BROKER, GRANTS
+from mosaic_common.rpc.application import Application
+from mosaic_common.rpc.authenticate import anyone, services_of
+from mosaic_common.rpc.client import ClientTls, service_channel
+from mosaic_common.rpc.health import Health, ping_of
+from mosaic_common.rpc.methods import Listener
+from mosaic_common.rpc.server import GrpcListener, ServerTls
+from redis.asyncio import Redis
+
+from mosaic_enrollment.adapters.services import Broker, Grants
+from mosaic_enrollment.api.enrollment import EnrollmentServicer
+from mosaic_enrollment.config import Config
+from mosaic_enrollment.domain.redeem import Redeemer
+from mosaic_enrollment.methods import METHODS
+
+
+def build(config: Config, _clock: Clock) -> Application:
+    """Return the service.
+
+    Raises:
+        ConfigurationError: a file or a value that cannot be used.
+    """
+    pki, gateway = config.mosaic_pki_dir, config.mosaic_gateway
+    tls = ClientTls.of_service(pki)
+    grants = service_channel(str(config.mosaic_grants_address), identity=GRANTS, gateway=gateway, tls=tls)
+    broker = service_channel(str(config.mosaic_ca_broker_address), identity=CA_BROKER, gateway=gateway, tls=tls)
+    valkey = Redis.from_url(config.redis_url.get_secret_value(), socket_connect_timeout=1, socket_timeout=1)
+    health = Health({GRANTS: ping_of(grants), CA_BROKER: ping_of(broker), "valkey": valkey.ping})
+
+    redeemer = Redeemer(Grants(grants), Broker(broker, is_up=lambda: health.is_up(CA_BROKER)))
+    public = GrpcListener(
+        Listener.PUBLIC,
+        str(config.mosaic_public_listen),
+        ServerTls(pki / "public.pem", pki / "public.key"),
+        METHODS,
+        anyone(),
+        reflected=config.mosaic_env == "dev",
+    ).serve(EnrollmentServicer(redeemer))
+    internal = GrpcListener(
+        Listener.INTERNAL,
+        str(config.mosaic_internal_listen),
+        ServerTls(pki / "internal.pem", pki / "internal.key", client_roots=pki / "service-root.pem"),
+        METHODS,
+        services_of(gateway),
+        health=health,
+        reflected=True,
+    ).serve()
+    return Application([public, internal], health, closing=[grants.close, broker.close, valkey.aclose])

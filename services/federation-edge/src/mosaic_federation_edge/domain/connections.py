@@ -1,0 +1,49 @@
+"""A user's connections to other gateways, and the port through which their keys come."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """What it takes to ask one peer for one user. The key never leaves memory and never shows in a log.
+
+    Attributes:
+        name: within the user's own connections.
+        endpoint: ``host:port`` of the peer's inbound edge.
+        key_pem: PKCS#8.
+        chain_pem: leaf first.
+        trust_bundle_pem: the only roots that the peer's server certificate may lead to.
+    """
+
+    peer_id: UUID
+    name: str
+    remote_gateway: str
+    endpoint: str
+    key_pem: bytes = field(repr=False)
+    chain_pem: bytes = field(repr=False)
+    trust_bundle_pem: bytes = field(repr=False)
+
+
+class Connections(Protocol):
+    """The connections of users who are asking right now."""
+
+    async def get_all(self, user_id: UUID, user_token: str) -> Sequence[Connection]:
+        """Return the active connections of the user whose own bearer token this is.
+
+        Raises:
+            AuthRefused: the grants service does not accept the token.
+            Unavailable: it gave no answer.
+        """
+        ...
+
+    async def get(self, user_id: UUID, user_token: str, name: str) -> Connection:
+        """Return one connection.
+
+        Raises:
+            NotFound: the user has none of this name, or several.
+            AuthRefused, Unavailable: as get_all.
+        """
+        ...

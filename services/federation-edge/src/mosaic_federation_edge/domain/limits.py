@@ -1,0 +1,28 @@
+"""How much a peer may ask, at each of the two steps.
+
+The first step protects this process, the second the data: a grant that reads five rows at a time reads as much as it likes, but not
+at any speed.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from mosaic_federation_edge.domain.rate_limit import Rate
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Step 0 per source address and per certificate, step 5 per grant and per peer (architecture.md, "A federated read")."""
+
+    source: Rate
+    certificate: Rate
+    grant: Rate
+    peer: Rate
+
+
+DEFAULT_LIMITS: Final = Limits(
+    source=Rate(per_second=1000, burst=2000),
+    certificate=Rate(per_second=500, burst=1000),
+    grant=Rate(per_second=100, burst=400),
+    peer=Rate(per_second=200, burst=800),
+)

@@ -1,0 +1,84 @@
+"""One list out of many sources' pages.
+
+A query asks each source for up to page_size rows and goes on in each source where its page ended, so that nothing is lost and
+nothing comes twice, whatever the sources hold. Each answer is newest first; across answers only each source is.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Generic, Protocol, TypeVar
+
+from mosaic_federation_edge.domain.fan_out import SourceAnswer, SourceStatus
+
+MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024 - 64 * 1024
+"""Rows of one answer: what fits into a message with the rest of it."""
+
+_TOO_LARGE: Final = "The rows did not fit into this answer and come with the next page; a smaller page holds them all."
+
+
+class MergedRow(Protocol):
+    id: str
+    source: str
+    updated_at_us: int
+
+
+R = TypeVar("R", bound=MergedRow)
+
+
+def newest_first(rows: Iterable[R]) -> list[R]:
+    """Newest first, then by id and source, so that the same rows always stand in the same order."""
+    return sorted(rows, key=lambda row: (-row.updated_at_us, row.id, row.source))
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted(Generic[R]):
+    """The answers with no page too many.
+
+    Attributes:
+        left_out: sources whose page comes again with the next one.
+    """
+
+    answers: Sequence[SourceAnswer[R]]
+    left_out: frozenset[str]
+
+
+def fit(answers: Sequence[SourceAnswer[R]], *, max_bytes: int = MAX_ANSWER_BYTES) -> Fitted[R]:
+    """Leave out whole pages that do not fit into one answer, the largest first: one peer's size is not the others' problem."""
+    room, left_out = max_bytes, set()
+    for answer in sorted((each for each in answers if each.page), key=_size):
+        if _size(answer) > room:
+            left_out.add(answer.source)
+        else:
+            room -= _size(answer)
+    fitted = [_without_page(each) if each.source in left_out else each for each in answers]
+    return Fitted(fitted, frozenset(left_out))
+
+
+def positions_after(fitted: Fitted[R], before: Mapping[str, str]) -> dict[str, str]:
+    """Where the next page goes on, by source; empty when this was the last.
+
+    A source that failed is asked again from where it stood, as long as another one goes on: alone it could keep a reader turning
+    pages for ever. One that refused is not asked again.
+
+    Args:
+        before: where this page began, by source; empty text is a source's beginning.
+    """
+    going_on = {each.source: each.page.next_position for each in fitted.answers if each.page and each.page.next_position}
+    going_on |= {source: before[source] for source in fitted.left_out}
+    if not going_on:
+        return {}
+    failed = {each.source: before[each.source] for each in fitted.answers if not each.page and each.status is not SourceStatus.DENIED}
+    return failed | going_on
+
+
+def clamp_time_us(time_us: int, *, latest_us: int) -> int:
+    """A peer's time, never before 1970 and never after ``latest_us``: a row from the future would stand first for ever."""
+    return min(max(time_us, 0), latest_us)
+
+
+def _size(answer: SourceAnswer[R]) -> int:
+    return answer.page.size_bytes if answer.page else 0
+
+
+def _without_page(answer: SourceAnswer[R]) -> SourceAnswer[R]:
+    return replace(answer, status=SourceStatus.UNAVAILABLE, message=_TOO_LARGE, page=None)

@@ -1,0 +1,119 @@
+"""This process's own audit chain.
+
+A row is written in the transaction whose deed it records, so neither exists without the other. Rows of one chain are
+sequential: whoever writes one holds the chain until its transaction has ended.
+"""
+
+import asyncio
+import secrets
+from typing import Final
+
+from mosaic_common.audit import CHAIN_ID_BYTES, AuditRow, Chain, Head, HeadSigner, SealedRow, SignedHead
+from mosaic_common.clock import Clock
+from mosaic_common.db.audit_rows import rows_json
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+_APPEND: Final = text("SELECT federation.append_audit(:chain, :seq, :prev, CAST(:rows AS json))")
+# The number has no gaps: it is drawn under a lock, not from a sequence, which a rollback would leave a hole in.
+_LOCK_NUMBERS: Final = text("SELECT pg_advisory_xact_lock(hashtext('federation_audit_chains'))")
+_NEXT_NUMBER: Final = text("SELECT coalesce(max(chain_number), 0) + 1 FROM federation.federation_audit_chains")
+_OPEN: Final = text(
+    """INSERT INTO federation.federation_audit_chains
+           (chain_id, chain_number, writer, opened_at_us, opening_hash, opening_signature, head_seq, head_hash)
+       VALUES (:chain_id, :number, :writer, :time_us, :hash, :signature, 0, :hash)"""
+)
+_UNSIGNED: Final = text(
+    """SELECT c.chain_id, c.chain_number, c.head_seq, c.head_hash
+       FROM federation.federation_audit_chains c
+       WHERE c.closed_at_us IS NULL
+         AND c.head_seq > coalesce((SELECT max(h.seq) FROM federation.federation_audit_heads h WHERE h.chain_id = c.chain_id), 0)"""
+)
+_SIGN: Final = text(
+    """INSERT INTO federation.federation_audit_heads (chain_id, chain_number, seq, hash, time_us, signature)
+       VALUES (:chain_id, :number, :seq, :hash, :time_us, :signature) ON CONFLICT DO NOTHING"""
+)
+_HEAD: Final = text("SELECT head_seq, head_hash FROM federation.federation_audit_chains WHERE chain_id = :chain")
+
+
+class AuditLog:
+    """Opens chains, appends to its own, countersigns all."""
+
+    def __init__(self, signer: HeadSigner, clock: Clock) -> None:
+        self._signer = signer
+        self._clock = clock
+        self._chain: Chain | None = None
+        self._certain = True
+        self.lock = asyncio.Lock()
+
+    async def open(self, connection: AsyncConnection, writer: str) -> SignedHead:
+        """Open a chain for a writer process and return its countersigned opening."""
+        chain_id, time_us = secrets.token_bytes(CHAIN_ID_BYTES), self._now_us()
+        await connection.execute(_LOCK_NUMBERS)
+        number = (await connection.execute(_NEXT_NUMBER)).scalar_one()
+        chain = Chain.opened(chain_id, number, time_us)
+        signed = self._signer.sign(Head(chain_id, number, 0, chain.head, time_us))
+        await connection.execute(
+            _OPEN,
+            {
+                "chain_id": chain_id,
+                "number": number,
+                "writer": writer,
+                "time_us": time_us,
+                "hash": chain.head,
+                "signature": signed.signature,
+            },
+        )
+        return signed
+
+    async def append(self, connection: AsyncConnection, rows: list[AuditRow]) -> list[SealedRow]:
+        """Append rows to this process's chain. The caller holds the lock until the transaction has ended."""
+        if self._chain is None:
+            head = (await self.open(connection, "grants")).head
+            chain = Chain(head.chain_id, head.seq, head.hash)
+        else:
+            chain = await self._continued(connection, self._chain)
+        first, sealed = chain, []
+        for row in rows:
+            sealed.append(chain.append(row))
+            chain = chain.after(sealed[-1])
+        await connection.execute(
+            _APPEND, {"chain": first.chain_id, "seq": first.seq + 1, "prev": first.head, "rows": rows_json(sealed)}
+        )
+        self._certain = False
+        return sealed
+
+    def committed(self, sealed: list[SealedRow]) -> None:
+        """Move the head: the transaction that appended these rows has been committed."""
+        last = sealed[-1]
+        self._chain = Chain(last.chain_id, last.seq, last.hash)
+        self._certain = True
+
+    async def countersign(self, connection: AsyncConnection) -> list[SignedHead]:
+        """Sign every head that moved since its last signature."""
+        signed = []
+        for chain_id, number, seq, head_hash in (await connection.execute(_UNSIGNED)).all():
+            head = self._signer.sign(Head(bytes(chain_id), number, seq, bytes(head_hash), self._now_us()))
+            await connection.execute(
+                _SIGN,
+                {
+                    "chain_id": head.head.chain_id,
+                    "number": number,
+                    "seq": seq,
+                    "hash": head.head.hash,
+                    "time_us": head.head.time_us,
+                    "signature": head.signature,
+                },
+            )
+            signed.append(head)
+        return signed
+
+    async def _continued(self, connection: AsyncConnection, chain: Chain) -> Chain:
+        if self._certain:
+            return chain
+        # A transaction ended without an answer: the database knows whether it was committed.
+        row = (await connection.execute(_HEAD, {"chain": chain.chain_id})).one()
+        return Chain(chain.chain_id, row.head_seq, bytes(row.head_hash))
+
+    def _now_us(self) -> int:
+        return int(self._clock.now().timestamp() * 1_000_000)

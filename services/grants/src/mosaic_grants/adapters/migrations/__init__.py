@@ -1,0 +1,1 @@
+"""Alembic's home in the package, with the SQL of roles and privileges beside it (symlinks into infra/postgres)."""

@@ -1,0 +1,6 @@
+SELECT b.updated_at, b.id
+FROM {source}
+CROSS JOIN LATERAL (
+{branch}
+) b
+WHERE {where}

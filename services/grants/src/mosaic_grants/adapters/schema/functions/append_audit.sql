@@ -1,0 +1,55 @@
+-- Appends consecutive rows to the caller's open chain, all or none, and moves the chain's head.
+--
+-- rows: a JSON array of objects with the columns of federation_audit_log, bytea as '\x' and hexadecimal. JSON, because one text costs the
+-- caller less to send than an array per column. Rows that are all there already, equal in every column, are accepted again and written
+-- once, so that a COMMIT whose answer was lost can be retried. Anything else that does not continue the head is MF030.
+CREATE OR REPLACE FUNCTION federation.{function}(chain bytea, first_seq bigint, previous bytea, rows json)
+RETURNS void
+LANGUAGE plpgsql
+VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+    head record;
+    written record;
+BEGIN
+    -- The lock makes a chain's writers take turns. session_user: whoever logged in; current_user is the definer.
+    SELECT c.head_seq AS seq, c.head_hash AS hash INTO head
+    FROM federation.federation_audit_chains c
+    WHERE c.chain_id = chain AND c.closed_at_us IS NULL AND 'mosaic_' || replace(c.writer, '-', '_') = session_user
+    FOR UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'MF031', MESSAGE = 'the chain is not open to this writer';
+    END IF;
+
+    IF head.seq + 1 = first_seq AND head.hash = previous THEN
+        WITH batch AS (
+            SELECT r.*, row_number() OVER in_order AS place, lag(r.hash, 1, previous) OVER in_order AS link
+            FROM json_populate_recordset(NULL::federation.federation_audit_log, rows) r
+            WINDOW in_order AS (ORDER BY r.seq)
+        ),
+        inserted AS (
+            INSERT INTO federation.federation_audit_log ({columns}) SELECT {columns} FROM batch
+        )
+        SELECT
+            count(*) AS amount,
+            bool_and(b.chain_id = chain AND b.seq = first_seq + b.place - 1 AND b.prev_hash = b.link) AS consecutive,
+            (array_agg(b.hash ORDER BY b.seq DESC))[1] AS hash
+        INTO written
+        FROM batch b;
+        IF written.consecutive THEN
+            UPDATE federation.federation_audit_chains c
+            SET head_seq = first_seq + written.amount - 1, head_hash = written.hash
+            WHERE c.chain_id = chain;
+            RETURN;
+        END IF;
+    ELSIF first_seq <= head.seq AND json_array_length(rows) > 0 AND NOT EXISTS (
+        SELECT {columns} FROM json_populate_recordset(NULL::federation.federation_audit_log, rows)
+        EXCEPT
+        SELECT {columns} FROM federation.federation_audit_log l WHERE l.chain_id = chain AND l.seq >= first_seq
+    ) THEN
+        RETURN;
+    END IF;
+    RAISE EXCEPTION USING ERRCODE = 'MF030', MESSAGE = 'the rows do not continue the chain';
+END
+$function$;

@@ -1,0 +1,70 @@
+-- The rows of {table} that a live grant shows, newest first (updated_at descending, then id ascending in byte order).
+--
+-- Returns up to row_limit + 1 rows. `budget`, the same in every row, is how many rows the cap leaves to this query, this page included:
+--     page      = the first min(row_limit, budget) rows
+--     more      = a row came beyond the page (it is not part of the answer)
+--     truncated = more, and the page is budget rows long: the cap ends the query here
+-- The next page starts after (updated_at_us, id) of the page's last row, with served grown by the page.
+CREATE OR REPLACE FUNCTION federation.{function}(
+    grant_id uuid, fingerprint bytea, row_limit integer, after_us bigint, after_id uuid, served integer
+)
+RETURNS TABLE ({result}, budget integer)
+LANGUAGE plpgsql
+STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+AS $function$
+DECLARE
+    moment CONSTANT timestamptz := clock_timestamp();
+    refusal text;
+    subject uuid;
+    granted jsonb;
+    grant_end timestamptz;
+    filter jsonb;
+    personal boolean;
+    before timestamptz;
+    beyond uuid;
+    remaining integer;
+    wanted integer;
+BEGIN
+{fresh_snapshot}
+{live}
+{keyset}
+    IF (served >= 0) IS NOT TRUE THEN
+        RAISE EXCEPTION USING ERRCODE = 'MF020', MESSAGE = 'served must not be negative';
+    END IF;
+    remaining := greatest((granted ->> 'max_rows_per_query')::integer - served, 0);
+    wanted := least(row_limit, remaining) + 1;
+
+    filter := granted -> 'filters' -> '{resource}';
+    IF filter IS NULL THEN
+        RETURN QUERY
+        WITH seen AS (
+{native}
+        )
+{page}, remaining
+{rows}
+        RETURN;
+    END IF;
+
+    IF jsonb_typeof(filter) <> 'object' THEN
+        RAISE EXCEPTION USING ERRCODE = 'MF009', MESSAGE = 'refused';
+    END IF;
+    personal := coalesce((filter -> 'include_personal')::boolean, true);
+    RETURN QUERY
+    WITH included AS MATERIALIZED (
+        SELECT named.team_id, EXISTS (
+            SELECT FROM public.team_members m WHERE m.user_id = subject AND m.team_id = named.team_id
+        ) AS is_member
+        FROM (
+            SELECT DISTINCT value::uuid AS team_id
+            FROM jsonb_array_elements_text(coalesce(filter -> 'include_teams', '[]'))
+        ) named
+    ),
+    seen AS (
+{filtered}
+    )
+{page}, remaining
+{rows}
+END
+$function$;

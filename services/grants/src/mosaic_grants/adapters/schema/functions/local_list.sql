@@ -1,0 +1,29 @@
+-- The rows of {table} that an active local user natively sees, newest first. Returns up to row_limit + 1 rows: one beyond the page says
+-- that there is more.
+CREATE OR REPLACE FUNCTION federation.{function}(user_id uuid, row_limit integer, after_us bigint, after_id uuid)
+RETURNS TABLE ({result})
+LANGUAGE plpgsql
+STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+AS $function$
+DECLARE
+    subject CONSTANT uuid := user_id;
+    before timestamptz;
+    beyond uuid;
+    wanted integer;
+BEGIN
+{fresh_snapshot}
+    IF NOT EXISTS (SELECT FROM public.users u WHERE u.id = subject AND u.active) THEN
+        RAISE EXCEPTION USING ERRCODE = 'MF008', MESSAGE = 'refused';
+    END IF;
+{keyset}
+    wanted := row_limit + 1;
+    RETURN QUERY
+    WITH seen AS (
+{native}
+    )
+{page}
+{rows}
+END
+$function$;

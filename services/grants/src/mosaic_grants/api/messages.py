@@ -1,0 +1,116 @@
+"""Domain values to messages."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from mosaic.grants.v1 import ledger_pb2, types_pb2
+
+from mosaic_grants.api.requests import micros
+from mosaic_grants.domain.model import Certificate, Grant, Peer, Recorded, Token
+from mosaic_grants.domain.permissions import token_state
+
+
+def grant_message(grant: Grant) -> types_pb2.Grant:
+    message = types_pb2.Grant(
+        id=str(grant.id),
+        subject_user_id=str(grant.subject_user_id),
+        subject_email=grant.subject.email if grant.subject else "",
+        peer_id=str(grant.peer_id),
+        peer_name=grant.peer_name,
+        status=types_pb2.GrantStatus.Value(f"GRANT_STATUS_{grant.status.name}"),
+        scope_json=grant.scope.to_json(),
+        created_by=grant.created_by,
+        approved_by=grant.approved_by or "",
+        created_at_us=micros(grant.created_at),
+        revoked_reason=grant.revoked_reason or "",
+    )
+    if grant.activated_at:
+        message.activated_at_us = micros(grant.activated_at)
+    if grant.expires_at:
+        message.expires_at_us = micros(grant.expires_at)
+    if grant.revoked_at:
+        message.revoked_at_us = micros(grant.revoked_at)
+    return message
+
+
+def certificate_message(certificate: Certificate) -> types_pb2.Certificate:
+    message = types_pb2.Certificate(
+        fingerprint=certificate.fingerprint,
+        serial=str(certificate.serial),
+        not_before_us=micros(certificate.not_before),
+        not_after_us=micros(certificate.not_after),
+        state=types_pb2.CertificateState.Value(f"CERTIFICATE_STATE_{certificate.state.upper()}"),
+    )
+    if certificate.superseded_at:
+        message.superseded_at_us = micros(certificate.superseded_at)
+    if certificate.revoked_at:
+        message.revoked_at_us = micros(certificate.revoked_at)
+    return message
+
+
+def token_message(token: Token, now: datetime) -> types_pb2.EnrollmentToken:
+    return types_pb2.EnrollmentToken(
+        token_id=token.token_id,
+        state=types_pb2.EnrollmentTokenState.Value(f"ENROLLMENT_TOKEN_STATE_{token_state(token, now).upper()}"),
+        created_at_us=micros(token.created_at),
+        expires_at_us=micros(token.expires_at),
+        attempt=token.attempt,
+        created_by=token.created_by,
+    )
+
+
+def peer_message(peer: Peer, certificates: Sequence[Certificate] = ()) -> types_pb2.Peer:
+    message = types_pb2.Peer(
+        id=str(peer.id),
+        name=peer.name,
+        common_name=peer.common_name,
+        display_name=peer.display_name,
+        direction=types_pb2.PeerDirection.Value(f"PEER_DIRECTION_{peer.direction.name}"),
+        state=types_pb2.PeerState.Value(f"PEER_STATE_{peer.state.name}"),
+        endpoint=peer.endpoint_url or "",
+        local_user_id=_text(peer.local_user_id),
+        local_user_email=peer.local_user_email or "",
+        remote_grant_id=_text(peer.remote_grant_id),
+        remote_subject_user_id=_text(peer.remote_subject_user_id),
+        remote_gateway=peer.remote_gateway or "",
+        created_by=peer.created_by,
+        created_at_us=micros(peer.created_at),
+        certificates=[certificate_message(certificate) for certificate in certificates],
+    )
+    if peer.last_seen_at:
+        message.last_seen_at_us = micros(peer.last_seen_at)
+    if peer.revoked_at:
+        message.revoked_at_us = micros(peer.revoked_at)
+    return message
+
+
+def enrolled_message(recorded: Recorded, *, gateway: str, federation_endpoint: str) -> ledger_pb2.Enrolled:
+    return ledger_pb2.Enrolled(
+        certificate_der=recorded.certificate_der,
+        chain_der=recorded.chain_der,
+        grant_id=str(recorded.grant_id),
+        subject_user_id=str(recorded.subject_user_id),
+        gateway=gateway,
+        federation_endpoint=federation_endpoint,
+    )
+
+
+def view_message(grant: Grant, peer: Peer, certificates: Sequence[Certificate]) -> ledger_pb2.GrantView:
+    message = ledger_pb2.GrantView(
+        grant_id=str(grant.id),
+        status=types_pb2.GrantStatus.Value(f"GRANT_STATUS_{grant.status.name}"),
+        subject_user_id=str(grant.subject_user_id),
+        subject_active=grant.subject is not None and grant.subject.active,
+        peer_id=str(peer.id),
+        peer_name=peer.name,
+        peer_state=types_pb2.PeerState.Value(f"PEER_STATE_{peer.state.name}"),
+        scope_json=grant.scope.to_json(),
+        certificates=[certificate_message(certificate) for certificate in certificates],
+    )
+    if grant.expires_at:
+        message.expires_at_us = micros(grant.expires_at)
+    return message
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)

@@ -1,0 +1,84 @@
+"""Request fields to typed values, each with one precise refusal."""
+
+import base64
+import binascii
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from mosaic_common.errors import InvalidInput, Layer, NotFound, Reason, Violation
+
+DEFAULT_PAGE: Final = 50
+MAX_PAGE: Final = 500
+
+
+def parse_uuid(value: str, *, field: str) -> UUID:
+    """Read a UUID in its one canonical spelling."""
+    try:
+        parsed = UUID(value)
+    except ValueError:
+        parsed = None
+    if parsed is None or str(parsed) != value:
+        raise InvalidInput(
+            Reason.REQUEST_INVALID,
+            f"{field} is not a UUID.",
+            layer=Layer.REQUEST,
+            violations=[Violation(field, "must be a UUID of 36 lower-case characters")],
+        )
+    return parsed
+
+
+def parse_grant_id(value: str) -> UUID:
+    """Read a grant's id; what is none names no grant."""
+    try:
+        return UUID(value)
+    except ValueError:
+        raise NotFound(
+            Reason.GRANT_NOT_FOUND,
+            f"There is no grant {value[:64]!r}.",
+            layer=Layer.GRANT,
+            remedy="Name it by its whole id (`mosaic federation grant list`).",
+        ) from None
+
+
+def parse_page_size(value: int) -> int:
+    if value < 0:
+        raise InvalidInput(
+            Reason.PAGE_SIZE_INVALID,
+            "A page has no negative size.",
+            layer=Layer.REQUEST,
+            violations=[Violation("page_size", "must be 0 (for 50) or more")],
+        )
+    return min(value or DEFAULT_PAGE, MAX_PAGE)
+
+
+def parse_duration(seconds: int) -> timedelta:
+    """Read a number of seconds that a timedelta, and a calendar, can hold."""
+    if abs(seconds) > 100 * 366 * 86400:
+        raise InvalidInput(Reason.REQUEST_INVALID, "That duration is longer than a century.", layer=Layer.REQUEST)
+    return timedelta(seconds=seconds)
+
+
+def page_token(created_at: datetime, row_id: UUID) -> str:
+    """Where an operator's list goes on. Not sealed: operators may see every row of it anyway."""
+    return base64.urlsafe_b64encode(f"{micros(created_at)}:{row_id}".encode()).decode()
+
+
+def parse_page_token(value: str) -> tuple[datetime, UUID] | None:
+    if not value:
+        return None
+    try:
+        time_us, _, row_id = base64.b64decode(value, altchars=b"-_", validate=True).decode("ascii").partition(":")
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(time_us)), UUID(row_id)
+    except (binascii.Error, ValueError, OverflowError):
+        raise InvalidInput(
+            Reason.PAGE_TOKEN_INVALID,
+            "The page token is none of this list's.",
+            layer=Layer.REQUEST,
+            remedy="Begin again without one.",
+        ) from None
+
+
+def micros(moment: datetime) -> int:
+    """Microseconds since 1970 UTC, exactly."""
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)

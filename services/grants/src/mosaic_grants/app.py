@@ -1,0 +1,146 @@
+"""Composition root of grants: reads top to bottom, decides nothing."""
+
+import asyncio
+import hashlib
+import json
+import ssl
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from mosaic_common.audit import HeadSigner
+from mosaic_common.auth import TokenVerifier, operate_audience, own_issuer, query_audience
+from mosaic_common.clock import Clock
+from mosaic_common.db.version import SCHEMA_VERSION
+from mosaic_common.errors import ConfigurationError, MosaicError
+from mosaic_common.log import logger
+from mosaic_common.rpc.application import Application
+from mosaic_common.rpc.authenticate import bearers, services_of
+from mosaic_common.rpc.health import Health
+from mosaic_common.rpc.methods import Listener
+from mosaic_common.rpc.server import GrpcListener, ServerTls
+from mosaic_common.sealing import SealingKeys
+from mosaic_common.warrants import WarrantSigner
+
+from mosaic_grants.adapters.audit_log import AuditLog
+from mosaic_grants.adapters.store import PostgresLedger, engine
+from mosaic_grants.api.operators import GrantServicer, PeerServicer
+from mosaic_grants.api.recorder import RefusalRecorder
+from mosaic_grants.api.services import (
+    AuditChainServicer,
+    EnrollmentLedgerServicer,
+    GrantResolverServicer,
+    PeerCredentialServicer,
+)
+from mosaic_grants.config import Config
+from mosaic_grants.domain.enrollment import Enrollments
+from mosaic_grants.methods import METHODS
+
+COUNTERSIGN_SECONDS = 1.0
+
+
+def build(config: Config, clock: Clock) -> Application:
+    """Return the service.
+
+    Raises:
+        ConfigurationError: a file or a value that cannot be used.
+    """
+    pki, gateway = config.mosaic_pki_dir, config.mosaic_gateway
+    service_root = _read(pki / "service-root.pem")
+    pin = None if config.mosaic_enrollment_publicly_trusted else _sha256_of_pem(service_root)
+    federation_root = config.mosaic_federation_root.get_secret_value().encode()
+
+    ledger = PostgresLedger(engine(config.database_url.get_secret_value()), AuditLog(HeadSigner(_read(pki / "audit.key")), clock))
+    keys = SealingKeys(*config.sealing_secrets)
+    enrollments = Enrollments(WarrantSigner(_read(pki / "warrant.key")), federation_root=federation_root, pin=pin)
+    operators, users = (
+        _token_verifier(_read(pki / "jwks.json"), gateway, audience, clock)
+        for audience in (operate_audience(gateway), query_audience(gateway))
+    )
+    recorder = RefusalRecorder(ledger, clock)
+    health = Health({"postgres": ledger.ping})
+    enrollment_host, enrollment_port = config.enrollment_host_port
+
+    operator = GrpcListener(
+        Listener.OPERATOR,
+        str(config.mosaic_operator_listen),
+        ServerTls(pki / "public.pem", pki / "public.key"),
+        METHODS,
+        bearers(operators),
+        recorder,
+        reflected=config.mosaic_env == "dev",
+    ).serve(
+        GrantServicer(ledger, clock, gateway=gateway, enrollment_host=enrollment_host, enrollment_port=enrollment_port, pin=pin),
+        PeerServicer(ledger, keys, clock),
+    )
+    internal = GrpcListener(
+        Listener.INTERNAL,
+        str(config.mosaic_internal_listen),
+        ServerTls(pki / "internal.pem", pki / "internal.key", client_roots=pki / "service-root.pem"),
+        METHODS,
+        services_of(gateway),
+        recorder,
+        health,
+        reflected=True,
+    ).serve(
+        EnrollmentLedgerServicer(
+            ledger, enrollments, clock, gateway=gateway, federation_endpoint=str(config.mosaic_federation_endpoint)
+        ),
+        GrantResolverServicer(ledger),
+        PeerCredentialServicer(ledger, keys, users, clock),
+        AuditChainServicer(ledger),
+    )
+    return Application([operator, internal], health, background=[_countersigning(ledger)], closing=[ledger.close])
+
+
+def _countersigning(ledger: PostgresLedger) -> Callable[[], Coroutine[Any, Any, None]]:
+    """Check the schema once the database answers, then countersign heads every second, in the database and in the log."""
+
+    async def work() -> None:
+        log = logger("audit")
+        checked = False
+        while True:
+            try:
+                if not checked:
+                    await _verify_schema(ledger)
+                    checked = True
+                for signed in await ledger.countersign():
+                    head = signed.head
+                    log.info(
+                        "audit_head",
+                        chain_id=head.chain_id.hex(),
+                        chain_number=head.chain_number,
+                        seq=head.seq,
+                        hash=head.hash.hex(),
+                        time_us=head.time_us,
+                        signature=signed.signature.hex(),
+                    )
+            except MosaicError as error:
+                log.warning("heads_not_countersigned", cause=error.message)
+            await asyncio.sleep(COUNTERSIGN_SECONDS)
+
+    return work
+
+
+async def _verify_schema(ledger: PostgresLedger) -> None:
+    """Name what is missing while somebody is looking at the start, not at the first failing read."""
+    found = await ledger.schema_version()
+    if found != SCHEMA_VERSION:
+        raise ConfigurationError(
+            f"The database's schema is at {found}, this release needs {SCHEMA_VERSION}: run `mosaic db upgrade`."
+        )
+
+
+def _token_verifier(jwks: bytes, gateway: str, audience: str, clock: Clock) -> TokenVerifier:
+    return TokenVerifier(json.loads(jwks), issuer=own_issuer(gateway), audience=audience, gateway=gateway, clock=clock)
+
+
+def _sha256_of_pem(pem: bytes) -> bytes:
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem.decode())).digest()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read ({error.strerror}); `mosaic pki init` makes it.") from error

@@ -1,0 +1,212 @@
+"""Retry-safe single use: one token, one certificate, whoever dies in between.
+
+A claim is bound to (token, CSR, redemption id) and carries an attempt number, the fence that every later step repeats.
+The serial that an attempt wants is stored before anything is signed, so a certificate that nobody recorded can be
+revoked without ever having been seen.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID, uuid4
+
+from mosaic_common.errors import AccessDenied, Conflict, InvalidInput, Layer, Reason, TokenRefused
+from mosaic_common.tokens import token_id, unknown_token, verify_enroll_proof
+from mosaic_common.warrants import Purpose, Warrant, WarrantSigner
+from mosaic_common.x509 import Csr, Ordered, draw_serial, verify_csr, verify_issued
+
+from mosaic_grants.domain.lifecycle import GrantStatus, PeerState
+from mosaic_grants.domain.model import Claim, Grant, Peer, Recorded, Token
+from mosaic_grants.domain.ports import Transaction
+
+LEASE: Final = timedelta(seconds=120)
+WARRANT_LIFE: Final = timedelta(seconds=60)
+CERTIFICATE_LIFE: Final = timedelta(days=30)
+# The authority dates a certificate a minute back; a second minute is its clock's.
+_NOT_BEFORE_LEEWAY: Final = timedelta(minutes=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A claim that was won, with the order for the CA broker."""
+
+    token_id: bytes
+    number: int
+    warrant: str
+
+
+class Enrollments:
+    """Claims, releases and completes redemptions within a transaction of the caller's."""
+
+    def __init__(self, signer: WarrantSigner, *, federation_root: bytes, pin: bytes | None) -> None:
+        self._signer = signer
+        self._root = federation_root
+        self._pin = pin
+
+    async def claim(
+        self,
+        tx: Transaction,
+        *,
+        unverified_key: bytes,
+        unverified_csr: bytes,
+        redemption_id: UUID,
+        unverified_proof: bytes,
+    ) -> Attempt | Recorded:
+        """Claim the token for this CSR, or return what this same redemption got before.
+
+        Raises:
+            TokenRefused, CsrRefused, InvalidInput, Conflict, AccessDenied: see the denial table.
+        """
+        # 1. The proof first: only whoever holds the token learns anything about it.
+        verify_enroll_proof(unverified_key, unverified_csr, redemption_id, self._pin, unverified_proof)
+        token = await tx.find_token(token_id(unverified_key))
+        if token is None:
+            raise unknown_token()
+        grant, peer = await tx.get_grant(token.grant_id), await tx.get_peer(token.peer_id)
+        # 2. What this token may still do, before what the request asks: a used token tells nothing about CSRs.
+        same_redemption = token.redemption_id == redemption_id
+        _verify_token(token, tx.now, same_redemption=same_redemption)
+        csr = verify_csr(unverified_csr, common_name=peer.common_name)
+        if token.redemption_id is not None and token.csr_sha256 != csr.sha256:
+            raise _used()
+        if token.fingerprint is not None:
+            return await tx.get_recorded(token.fingerprint)
+        _verify_eligible(token, grant, peer)
+        if token.lease_until is not None and token.lease_until > tx.now:
+            raise Conflict(
+                Reason.ENROLLMENT_IN_PROGRESS,
+                "This redemption is already under way.",
+                layer=Layer.TOKEN,
+                retry_after=token.lease_until - tx.now,
+                remedy="Wait and run the same command again; the same certificate will be handed out.",
+            )
+        return await self._order(tx, token, grant, peer, csr, redemption_id)
+
+    async def _order(self, tx: Transaction, token: Token, grant: Grant, peer: Peer, csr: Csr, redemption_id: UUID) -> Attempt:
+        # An attempt whose lease ran out may have been signed all the same: its serial is owed to the CA before a new one is drawn.
+        if token.serial is not None:
+            await tx.owe_revocation(token.serial, grant.id, "attempt not completed")
+        serial = draw_serial()
+        claim = Claim(token.token_id, token.attempt, redemption_id, csr.sha256, csr.spki_sha256, serial, tx.now + LEASE)
+        if not await tx.claim_token(claim):
+            raise _used()
+        issued_at = tx.now.replace(microsecond=0)
+        warrant = Warrant(
+            jti=uuid4(),
+            common_name=peer.common_name,
+            grant_id=grant.id,
+            subject_user_id=grant.subject_user_id,
+            csr_sha256=csr.sha256,
+            serial=serial,
+            purpose=Purpose.ENROLL,
+            not_after=_not_after(grant, issued_at),
+            issued_at=issued_at,
+            expires_at=issued_at + WARRANT_LIFE,
+        )
+        return Attempt(token.token_id, token.attempt + 1, self._signer.sign(warrant))
+
+    async def release(self, tx: Transaction, token_id: bytes, attempt: int) -> None:
+        """Give a claim back whose CSR cannot have been signed; a late or repeated release changes nothing."""
+        await tx.find_token(token_id)
+        await tx.release_token(token_id, attempt)
+
+    async def complete(self, tx: Transaction, token_id: bytes, attempt: int, unverified_chain: Sequence[bytes]) -> Recorded:
+        """Verify what the broker brought, pin it and activate grant and peer.
+
+        Raises:
+            CaLied: it is not exactly what this attempt ordered; nothing is written.
+            Conflict: the grant left pending meanwhile.
+            TokenRefused: another attempt has the fence.
+        """
+        token = await tx.find_token(token_id)
+        if token is None:
+            raise unknown_token()
+        if token.fingerprint is not None or token.attempt != attempt:
+            raise _used()
+        if token.serial is None or token.spki_sha256 is None or token.lease_until is None:
+            raise _used()  # released meanwhile
+        ordered_at = (token.lease_until - LEASE).replace(microsecond=0)
+        grant, peer = await tx.get_grant(token.grant_id), await tx.get_peer(token.peer_id)
+        ordered = Ordered(
+            common_name=peer.common_name,
+            grant_id=grant.id,
+            subject_user_id=grant.subject_user_id,
+            serial=token.serial,
+            spki_sha256=token.spki_sha256,
+            not_after=_not_after(grant, ordered_at),
+            not_before_min=ordered_at - _NOT_BEFORE_LEEWAY,
+        )
+        issued = verify_issued(unverified_chain, ordered, root_pem=self._root, now=tx.now)
+        _verify_eligible(token, grant, peer)
+        # One transaction: pinned, complete, active. The guards in SQL have the last word over what was read above.
+        if not await tx.complete_token(token_id, attempt, issued.fingerprint):
+            raise _used()
+        await tx.pin_certificate(grant.id, issued)
+        if not await tx.activate_grant(grant.id) or not await tx.activate_peer(peer.id):
+            raise _grant_changed()
+        return Recorded(issued.der, issued.chain_der, grant.id, grant.subject_user_id)
+
+
+def _not_after(grant: Grant, now: datetime) -> datetime:
+    """Whole seconds, never past the grant's own end."""
+    latest = now + CERTIFICATE_LIFE
+    if grant.expires_at is not None:
+        latest = min(latest, grant.expires_at)
+    return latest.replace(microsecond=0)
+
+
+def _verify_token(token: Token, now: datetime, *, same_redemption: bool) -> None:
+    if token.voided_at is not None:
+        raise TokenRefused(
+            Reason.ENROLLMENT_TOKEN_VOIDED,
+            "This enrollment token was replaced by a newer one.",
+            layer=Layer.TOKEN,
+            remedy="Use the newest URL, or ask the other operator for a new one (`mosaic federation grant token`).",
+        )
+    # Used before expired: a stranger's second redemption is *used* for as long as the row exists.
+    if token.redemption_id is not None and not same_redemption:
+        raise _used()
+    if token.expires_at <= now:
+        raise TokenRefused(
+            Reason.ENROLLMENT_TOKEN_EXPIRED,
+            "This enrollment token has expired.",
+            layer=Layer.TOKEN,
+            remedy="Ask the other operator for a new one (`mosaic federation grant token`).",
+        )
+
+
+def _verify_eligible(token: Token, grant: Grant, peer: Peer) -> None:
+    if grant.peer_id != token.peer_id:
+        raise InvalidInput(Reason.GRANT_PEER_MISMATCH, "The token was made for another peer than the grant's.", layer=Layer.GRANT)
+    if grant.status is not GrantStatus.PENDING:
+        raise _grant_changed()
+    if peer.state not in {PeerState.PENDING, PeerState.ACTIVE}:
+        raise AccessDenied(
+            Reason.PEER_NOT_ACTIVE, "This peer is not accepted.", layer=Layer.PEER, remedy="Ask the other operator about the peer."
+        )
+    if grant.subject is None or not grant.subject.active:
+        raise AccessDenied(
+            Reason.SUBJECT_INACTIVE,
+            "The user that this grant acts as is not active.",
+            layer=Layer.SUBJECT,
+            remedy="Ask the other operator for a grant for an active user.",
+        )
+
+
+def _used() -> TokenRefused:
+    return TokenRefused(
+        Reason.ENROLLMENT_TOKEN_USED,
+        "This enrollment token has been used.",
+        layer=Layer.TOKEN,
+        remedy="If it was not you, tell the other operator; a new one comes from `mosaic federation grant token`.",
+    )
+
+
+def _grant_changed() -> Conflict:
+    return Conflict(
+        Reason.GRANT_STATE_CHANGED,
+        "The grant is no longer pending.",
+        layer=Layer.GRANT,
+        remedy="Ask the other operator what became of the grant.",
+    )

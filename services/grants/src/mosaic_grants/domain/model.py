@@ -1,0 +1,185 @@
+"""What the ledger holds, as values. Times are aware, in UTC, by the database's clock."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from mosaic_common.scope import Scope
+from mosaic_common.x509 import IssuedCertificate
+
+from mosaic_grants.domain.lifecycle import Direction, GrantStatus, PeerState
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A user of this gateway, as the application's own table has them."""
+
+    id: UUID
+    email: str
+    active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A certificate pinned for a grant, or held by a connection."""
+
+    fingerprint: bytes
+    serial: int
+    not_before: datetime
+    not_after: datetime
+    state: str
+    superseded_at: datetime | None = None
+    revoked_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An enrollment token's row. The token itself is nowhere.
+
+    Attributes:
+        token_id: SHA-256 of the token's public key, 32 bytes; its name.
+        attempt: 0 before the first claim; the fence of every later step.
+        serial: wanted by the running attempt, drawn before anything was signed.
+        lease_until: another attempt for the same redemption waits until then.
+        fingerprint: of the recorded certificate, once completed.
+    """
+
+    token_id: bytes
+    grant_id: UUID
+    peer_id: UUID
+    created_by: str
+    created_at: datetime
+    expires_at: datetime
+    voided_at: datetime | None
+    redemption_id: UUID | None
+    csr_sha256: bytes | None
+    spki_sha256: bytes | None
+    attempt: int
+    serial: int | None
+    lease_until: datetime | None
+    fingerprint: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    id: UUID
+    subject_user_id: UUID
+    peer_id: UUID
+    status: GrantStatus
+    scope: Scope
+    created_by: str
+    approved_by: str | None
+    created_at: datetime
+    activated_at: datetime | None
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    revoked_reason: str | None
+    peer_name: str
+    subject: User | None
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The other gateway: who may ask us (inbound), or one user's connection to it (outbound).
+
+    Attributes:
+        endpoint_url: outbound; ``host:port`` of its federation edge, once active.
+        enrollment_url: outbound; ``https://host:port`` of its enrollment, without token.
+        remote_gateway: outbound; the name under which its services present themselves.
+    """
+
+    id: UUID
+    name: str
+    common_name: str
+    display_name: str
+    direction: Direction
+    state: PeerState
+    endpoint_url: str | None
+    enrollment_url: str | None
+    trust_bundle_pem: bytes | None
+    remote_gateway: str | None
+    local_user_id: UUID | None
+    local_user_email: str | None
+    remote_grant_id: UUID | None
+    remote_subject_user_id: UUID | None
+    redemption_id: UUID | None
+    created_by: str
+    created_at: datetime
+    last_seen_at: datetime | None
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionKey:
+    """An outbound connection's key pair; the key is sealed and opens only for this row and this user."""
+
+    id: UUID
+    peer_id: UUID
+    client_key_sealed: str
+    csr_der: bytes
+    certificate_pem: bytes | None
+    chain_pem: bytes | None
+    certificate: Certificate | None
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A completed enrollment, as it is answered every time."""
+
+    certificate_der: bytes
+    chain_der: tuple[bytes, ...]
+    grant_id: UUID
+    subject_user_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What one guarded UPDATE writes."""
+
+    token_id: bytes
+    previous_attempt: int
+    redemption_id: UUID
+    csr_sha256: bytes
+    spki_sha256: bytes
+    serial: int
+    lease_until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class GrantDraft:
+    """A grant that may be written."""
+
+    subject: User
+    peer: Peer
+    scope: Scope
+    expires_in: timedelta | None
+    approved_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenDraft:
+    """A token that may be written."""
+
+    grant: Grant
+    token_public_key: bytes
+    life: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A fresh key pair for a connection that is not active yet."""
+
+    key_id: UUID
+    client_key_sealed: str
+    csr_der: bytes
+    redemption_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What the other gateway answered, verified."""
+
+    issued: IssuedCertificate
+    gateway: str
+    endpoint: str
+    trust_bundle_pem: bytes | None

