@@ -10,6 +10,8 @@ import pytest
 
 ROOT: Final = Path(__file__).parents[1]
 
+pytest_plugins = ["tests.support.postgres", "tests.support.fixtures"]
+
 BINARIES: Final = {"stepca": ("step-ca", "step"), "grpcurl": ("grpcurl",), "openssl": ("openssl",)}
 
 os.environ["PATH"] = f"{ROOT / '.tools' / 'bin'}{os.pathsep}{os.environ['PATH']}"

@@ -45,6 +45,12 @@ END $$;
 -- The owner renders the functions and hands them to their definers.
 GRANT mosaic_read_definer, mosaic_audit_definer TO mosaic_owner;
 
+-- A role may change its own defaults; what a broken service left there goes.
+ALTER ROLE mosaic_owner RESET ALL;
+ALTER ROLE mosaic_grants RESET ALL;
+ALTER ROLE mosaic_edge_inbound RESET ALL;
+ALTER ROLE mosaic_edge_outbound RESET ALL;
+
 -- An upgrade that waits for a lock makes everybody behind it wait: it gives up instead and is run again.
 ALTER ROLE mosaic_owner SET lock_timeout = '10s';
 ALTER ROLE mosaic_owner SET idle_in_transaction_session_timeout = '5min';

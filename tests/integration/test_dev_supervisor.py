@@ -50,6 +50,14 @@ def processes_under(folder: Path) -> set[int]:
     return found
 
 
+def children_of(pid: int) -> list[int]:
+    return [int(child) for task in Path("/proc", str(pid), "task").iterdir() for child in (task / "children").read_text().split()]
+
+
+def runs(pid: int, name: str) -> bool:
+    return name.encode() in Path("/proc", str(pid), "cmdline").read_bytes()
+
+
 def eventually(holds: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + GONE_SECONDS
     while not holds():
@@ -79,6 +87,20 @@ def test_nothing_outlives_the_supervisor(tmp_path: Path, number: signal.Signals)
     ports = [int(listener["address"].rpartition(":")[2]) for listener in listeners(status)]
     assert len(ports) == 4
     assert not any(is_taken(port) for port in ports)
+
+
+def test_servers_end_with_the_supervisor_even_without_the_lifeline(tmp_path: Path) -> None:
+    """The kernel's parent-death signal is a lock of its own, also for a server that runs in a user namespace."""
+    program, status = start_program(tmp_path)
+    lifeline = next(child for child in children_of(program.pid) if runs(child, "lifeline.py"))
+    services = status["gateways"]["work"]["services"].values()
+    try:
+        os.kill(lifeline, signal.SIGKILL)
+        program.kill()
+        program.communicate(timeout=GONE_SECONDS)
+        assert eventually(lambda: not any(Path("/proc", str(service["pid"])).exists() for service in services))
+    finally:
+        os.killpg(lifeline, signal.SIGKILL)
 
 
 def test_nothing_outlives_the_job_that_started_the_supervisor(tmp_path: Path) -> None:

@@ -11,16 +11,16 @@ from typing import Final, TypeVar
 # First: it sets what grpc reads when it is imported.
 import mosaic_common.rpc  # noqa: F401  isort: skip
 import grpc
-
 from mosaic.federation.v1.query_pb2_grpc import QueryServiceStub
 from mosaic.grants.v1.grants_pb2_grpc import GrantServiceStub, PeerServiceStub
-from mosaic_cli.contexts import Context
-from mosaic_cli.failures import CommandFailed, LocalReason
 from mosaic_common.auth import Role, TokenIssuer, operate_audience, query_audience
 from mosaic_common.clock import SystemClock
 from mosaic_common.errors import MosaicError, Reason
 from mosaic_common.identity import EDGE_OUTBOUND, GRANTS, dns_name
 from mosaic_common.rpc.status import from_rpc_error
+
+from mosaic_cli.contexts import Context
+from mosaic_cli.failures import CommandFailed, LocalReason
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -42,7 +42,7 @@ class Operator:
     peers: PeerServiceStub
     name: str
 
-    def ask(self, method: grpc.UnaryUnaryMultiCallable[Q, A], request: Q) -> A:
+    def ask(self, method: "grpc.UnaryUnaryMultiCallable[Q, A]", request: Q) -> A:
         """Raises: MosaicError, CommandFailed."""
         return answer_of(method, request, listener=self.name)
 
@@ -54,7 +54,7 @@ class User:
     query: QueryServiceStub
     name: str
 
-    def ask(self, method: grpc.UnaryUnaryMultiCallable[Q, A], request: Q) -> A:
+    def ask(self, method: "grpc.UnaryUnaryMultiCallable[Q, A]", request: Q) -> A:
         """Raises: MosaicError, CommandFailed."""
         return answer_of(method, request, listener=self.name)
 
@@ -102,7 +102,7 @@ def mint(target: Context, subject: str, role: Role, ttl: timedelta) -> str:
         raise CommandFailed(LocalReason.CONFIGURATION, str(error)) from None
 
 
-def answer_of(method: grpc.UnaryUnaryMultiCallable[Q, A], request: Q, *, listener: str) -> A:
+def answer_of(method: "grpc.UnaryUnaryMultiCallable[Q, A]", request: Q, *, listener: str) -> A:
     """Call and translate.
 
     Raises:

@@ -20,13 +20,13 @@ import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
+from mosaic_common.identity import EDGE_INBOUND, ENROLLMENT, dns_name
+from mosaic_common.tokens import EnrollmentOffer
+from mosaic_common.x509 import CLOCK_LEEWAY
 from OpenSSL import SSL
 
 from mosaic_cli.failures import CommandFailed, LocalReason
 from mosaic_cli.times import iso, length
-from mosaic_common.identity import EDGE_INBOUND, ENROLLMENT, dns_name
-from mosaic_common.tokens import EnrollmentOffer
-from mosaic_common.x509 import CLOCK_LEEWAY
 
 DIAL_SECONDS: Final = 10.0
 
@@ -104,8 +104,8 @@ def enrollment_channel(offer: EnrollmentOffer, trust: Trust) -> grpc.Channel:
 def verify_endpoint(endpoint: Address, trust: Trust) -> None:
     """Return if the inbound edge of that gateway answers there.
 
-    No client certificate is shown: who we are is nobody's business before we know who they are. In TLS 1.3 the handshake ends on our
-    side before the edge asks for it.
+    No client certificate is shown: who we are is nobody's business before we know who they are. In TLS 1.3 our side of it
+    is over before the edge misses the certificate.
 
     Raises:
         CommandFailed: UNREACHABLE, ENDPOINT_NOT_VERIFIED.
@@ -162,7 +162,7 @@ def verify_dates(certificate: x509.Certificate, whose: str, now: datetime) -> No
     if not_before > now + CLOCK_LEEWAY:
         raise CommandFailed(
             LocalReason.CLOCK,
-            f"{whose} is valid only from {iso(not_before)}; this machine's clock says {iso(now)}, {length(not_before - now)} earlier.",
+            f"{whose} is valid from {iso(not_before)}; this machine's clock says {iso(now)}, {length(not_before - now)} earlier.",
             remedy="Set this machine's clock (or the other's, if that one is ahead) and run the command again.",
         )
     if not_after <= now:

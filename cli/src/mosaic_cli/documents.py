@@ -1,33 +1,34 @@
 """What a gateway answers, as JSON documents: names in snake case, states in lower case, times as RFC 3339, hashes in hex."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
-
 from mosaic.federation.v1.query_pb2 import QueryResponse, SourceResult
 from mosaic.federation.v1.resources_pb2 import Resource
 from mosaic.grants.v1.types_pb2 import Certificate, EnrollmentToken, Grant, Peer
-from mosaic_cli.times import iso, moment
 from mosaic_common.oids import GRANT_ID_OID, SUBJECT_USER_ID_OID
+from mosaic_common.pki import LeafDescription, PkiDescription
 from mosaic_common.x509 import IssuedCertificate
+
+from mosaic_cli.times import iso, moment
 
 Document = dict[str, Any]
 
 
 def state_of(message: Message, field: str) -> str:
     """An enum field's value: `GRANT_STATUS_ACTIVE` → `active`; one of a newer gateway stays a number."""
-    values = message.DESCRIPTOR.fields_by_name[field].enum_type.values_by_number
+    values: Mapping[int, Any] = _enum_of(message, field).values_by_number
     number = getattr(message, field)
     return values[number].name.removeprefix(values[0].name.removesuffix("UNSPECIFIED")).lower() if number in values else str(number)
 
 
 def state_value(message: type[Message], field: str, name: str) -> Any:
     """The opposite of `state_of`. Raises ValueError, naming what there is."""
-    values = message.DESCRIPTOR.fields_by_name[field].enum_type.values_by_name
-    prefix = values[next(iter(values))].name.removesuffix("UNSPECIFIED")
-    known = {each.removeprefix(prefix).lower(): value.number for each, value in values.items() if value.number}
+    enum = _enum_of(message, field)
+    prefix = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
+    known = {each.removeprefix(prefix).lower(): value.number for each, value in enum.values_by_name.items() if value.number}
     if name not in known:
         raise ValueError(f"write one of {', '.join(known)}.")
     return known[name]
@@ -137,16 +138,52 @@ def source_document(source: SourceResult) -> Document:
     }
 
 
+def _enum_of(message: Message | type[Message], field: str) -> Any:
+    return message.DESCRIPTOR.fields_by_name[field].enum_type
+
+
 def _times(message: Message, *names: str) -> Document:
     return {name: _value(message, message.DESCRIPTOR.fields_by_name[f"{name}_us"]) for name in names}
 
 
-def _spelled(field: FieldDescriptor) -> str:
+def _spelled(field: Any) -> Any:
     return field.name.removesuffix("_us")
 
 
-def _value(message: Message, field: FieldDescriptor) -> object:
+def _value(message: Message, field: Any) -> object:
     if field.has_presence and not message.HasField(field.name):
         return None
     value = getattr(message, field.name)
     return iso(moment(value)) if field.name.endswith("_us") else value
+
+
+def pki_document(pki: PkiDescription) -> Document:
+    return {
+        "gateway": pki.gateway,
+        "public_host": pki.public_host,
+        "root": {
+            "certificate": str(pki.root_certificate),
+            "fingerprint_sha256": pki.root_fingerprint_sha256,
+            "not_after": iso(pki.root_not_after),
+        },
+        "identities": [
+            {
+                "name": identity.name,
+                "folder": str(identity.folder),
+                "internal": _leaf_document(identity.internal),
+                "public": None if identity.public is None else _leaf_document(identity.public),
+            }
+            for identity in pki.identities
+        ],
+    }
+
+
+def _leaf_document(leaf: LeafDescription) -> Document:
+    return {
+        "certificate": str(leaf.certificate),
+        "key": str(leaf.key),
+        "fingerprint_sha256": leaf.fingerprint_sha256,
+        "serial": str(leaf.serial),
+        "names": list(leaf.names),
+        "not_after": iso(leaf.not_after),
+    }

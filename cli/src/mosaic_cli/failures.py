@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import typer
+from mosaic_common.errors import ConfigurationError, MosaicError, Violation
 from typer.core import TyperGroup
 
 from mosaic_cli.output import Format, json_text, readable
-from mosaic_common.errors import ConfigurationError, MosaicError, Violation
 
 FORMAT_KEY: Final = "mosaic_cli.format"
 
@@ -71,7 +71,7 @@ class ReportingGroup(TyperGroup):
             tell(failure_of(error), ctx.meta.get(FORMAT_KEY, Format.TABLE))
         except (typer.Exit, typer.Abort, typer.TyperException, EOFError):
             raise  # the parser's own: it ends, aborts or shows the usage
-        except Exception as error:  # noqa: BLE001  the outermost edge of the program, where the alternative is a traceback
+        except Exception as error:
             if ctx.params.get("debug"):
                 raise
             tell(_defect(error), ctx.meta.get(FORMAT_KEY, Format.TABLE))

@@ -9,13 +9,13 @@ from datetime import timedelta
 from typing import Annotated, Any
 
 import typer
+from mosaic_common.errors import ConfigurationError
 
 from mosaic_cli.contexts import Context, contexts_path, load
 from mosaic_cli.failures import FORMAT_KEY
 from mosaic_cli.output import Format, Terminal
 from mosaic_cli.targets import Flags, find_target
 from mosaic_cli.times import parse_duration
-from mosaic_common.errors import ConfigurationError
 
 
 def _choose_format(ctx: typer.Context, _: typer.CallbackParam, value: str) -> Any:
@@ -35,7 +35,7 @@ def _choose_target(ctx: typer.Context, _: typer.CallbackParam, value: str) -> An
     return find_target(replace(flags, context=value or flags.context), os.environ)
 
 
-def _complete_context() -> list[str]:
+def complete_context() -> list[str]:
     try:
         return sorted(load(contexts_path(os.environ)).contexts)
     except ConfigurationError:
@@ -77,17 +77,14 @@ ContextOption = Annotated[
         default_factory=str,
         callback=_choose_target,
         metavar="NAME",
-        autocompletion=_complete_context,
+        autocompletion=complete_context,
         help="Which gateway; otherwise MOSAIC_CONTEXT, or the current one of `mosaic context list`.",
         show_default=False,
     ),
 ]
 UserOption = Annotated[str, typer.Option("--user", "-u", metavar="USER", help="A user of this gateway: UUID or email.")]
-ExpiresInOption = Annotated[
-    timedelta | None,
-    typer.Option("--expires-in", parser=_parse_duration, metavar="DURATION", help="90d, 12h, 30m or 1d12h; otherwise it has no end."),
-]
 
 
-def ttl_option(description: str) -> Any:
-    return typer.Option("--ttl", parser=_parse_duration, metavar="DURATION", help=description)
+def DurationOption(flag: str, *, help: str) -> Any:  # noqa: N802, A002  beside typer.Option it reads like one
+    """An option that takes 90d, 12h, 30m, 900s, or a sum of them."""
+    return typer.Option(flag, parser=_parse_duration, metavar="DURATION", help=help, show_default=False)

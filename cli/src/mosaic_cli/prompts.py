@@ -1,14 +1,23 @@
 """What a command asks a person, and takes from a pipe or an option where there is none."""
 
 import sys
+from typing import Annotated
 
 import typer
+from mosaic_common.errors import InvalidInput
+from mosaic_common.tokens import MAX_URL_CHARACTERS, EnrollmentUrl
 
 from mosaic_cli.dialing import Address
 from mosaic_cli.failures import CommandFailed, LocalReason
 from mosaic_cli.output import Terminal, readable
-from mosaic_common.errors import InvalidInput
-from mosaic_common.tokens import MAX_URL_CHARACTERS, EnrollmentUrl
+
+UrlArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="URL", help="The enrollment URL; - reads stdin. Leave it out to be asked for it.", show_default=False),
+]
+AcceptEndpointHostOption = Annotated[
+    bool, typer.Option("--accept-endpoint-host", help="The federation endpoint may be on another host than the enrollment URL.")
+]
 
 
 def read_enrollment_url(argument: str | None, terminal: Terminal) -> EnrollmentUrl:

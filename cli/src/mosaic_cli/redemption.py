@@ -11,17 +11,17 @@ from uuid import UUID
 import mosaic_common.rpc  # noqa: F401  isort: skip
 import grpc
 from cryptography import x509
-
 from mosaic.enrollment.v1.enrollment_pb2 import EnrollRequest, EnrollResponse
 from mosaic.enrollment.v1.enrollment_pb2_grpc import EnrollmentServiceStub
-from mosaic_cli.connection import answer_of
-from mosaic_cli.dialing import Address, verify_dates
-from mosaic_cli.failures import CommandFailed, LocalReason
 from mosaic_common.clock import Clock
 from mosaic_common.der import UNPARSABLE
 from mosaic_common.errors import Code, MosaicError
 from mosaic_common.tokens import EnrollmentUrl
 from mosaic_common.x509 import Expected, IssuedCertificate, verify_csr, verify_received
+
+from mosaic_cli.connection import answer_of
+from mosaic_cli.dialing import Address, verify_dates
+from mosaic_cli.failures import CommandFailed, LocalReason
 
 PATIENCE: Final = timedelta(seconds=150)
 """A little more than the lease of an attempt that died: only then is the token free for this one again."""

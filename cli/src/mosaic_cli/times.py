@@ -29,6 +29,10 @@ def parse_duration(text: str) -> timedelta:
     return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
 
 
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
 def moment(microseconds: int) -> datetime:
     """The moment that many microseconds after the epoch; what no calendar holds becomes its first or last day."""
     try:

@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> None:
         except OSError as error:
             print(f"user namespace refused: {error}", file=sys.stderr)
             sys.exit(EXIT_NO_USER_NAMESPACE)
-    # Only after the credentials have changed: that change would clear it.
+    # Only after the credentials have changed: a change can clear it (prctl(2)).
     die_with(int(parent), signal.Signals(int(death_signal)))
     os.execv(command[0], command)  # noqa: S606 - exec is the purpose: the pid stays
 

@@ -1,6 +1,7 @@
 """What a gateway is made of, and what has to wait for what. Everything else happens at once."""
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,14 +14,16 @@ from mosaic_common.identity import CA_BROKER, EDGE_INBOUND, EDGE_OUTBOUND, ENROL
 from mosaic_cli.dev.authority import Authority, AuthorityKind, authority_of
 from mosaic_cli.dev.embedded import EmbeddedPostgres, EmbeddedValkey
 from mosaic_cli.dev.gateway import DATABASE, LISTENERS, POSTGRES, STEP_CA, VALKEY, Gateway
-from mosaic_cli.dev.health import serves
-from mosaic_cli.dev.processes import Command, Lifeline, run
-from mosaic_cli.dev.services import python_module, service_command
+from mosaic_cli.dev.health import HealthClient
+from mosaic_cli.dev.processes import Command, Lifeline, ProcessFailed, run
+from mosaic_cli.dev.services import DEPENDENCIES, python_module, service_command
 from mosaic_cli.dev.steps import Step
 from mosaic_cli.dev.units import Service, Unit
 
 PUBLIC_HOST: Final = "localhost"
 DATABASE_SECONDS: Final = 60.0
+DEPENDENCY_SECONDS: Final = 15.0
+POLL_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,7 @@ def plan_gateway(gateway: Gateway, kind: AuthorityKind, lifeline: Lifeline) -> P
     if authority.unit:
         servers[STEP_CA] = authority.unit
         steps.append(step(STEP_CA, authority.unit.start, "authority"))
+    steps.append(step("dependencies", partial(_await_dependencies, gateway, services), *servers, *services))
     return Plan(servers | services, steps)
 
 
@@ -79,11 +83,25 @@ def _service(gateway: Gateway, identity: str, authority: Authority, lifeline: Li
     return Service(
         command=lambda: service_command(gateway, identity, authority),
         ports={listener: gateway.port(identity, listener) for listener in LISTENERS[identity]},
-        says_ready=lambda: serves(
-            gateway.address(identity, "internal"), identity=identity, gateway=gateway.name, operator_pki=gateway.pki / OPERATOR
-        ),
+        says_ready=_health(gateway, identity).serves,
         lifeline=lifeline,
     )
+
+
+def _health(gateway: Gateway, identity: str) -> HealthClient:
+    return HealthClient(
+        gateway.address(identity, "internal"), identity=identity, gateway=gateway.name, operator_pki=gateway.pki / OPERATOR
+    )
+
+
+def _await_dependencies(gateway: Gateway, services: Mapping[str, Unit]) -> None:
+    """A service serves before it reaches what it depends on; the first call of a story should not be the one to find that out."""
+    deadline = time.monotonic() + DEPENDENCY_SECONDS
+    for identity, dependency in [(name, each) for name in services for each in DEPENDENCIES[name]]:
+        while not _health(gateway, identity).serves(dependency):
+            if services[identity].pid is None or time.monotonic() > deadline:
+                raise ProcessFailed(f"{gateway.name}/{identity} does not reach {dependency}: {gateway.log(identity)} says why.")
+            time.sleep(POLL_SECONDS)
 
 
 def _bootstrap(gateway: Gateway, postgres: EmbeddedPostgres, lifeline: Lifeline) -> None:

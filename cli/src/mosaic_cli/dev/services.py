@@ -10,10 +10,19 @@ from typing import Final
 from mosaic_common.identity import CA_BROKER, EDGE_INBOUND, EDGE_OUTBOUND, ENROLLMENT, GRANTS
 
 from mosaic_cli.dev.authority import Authority
-from mosaic_cli.dev.gateway import Gateway
+from mosaic_cli.dev.gateway import POSTGRES, STEP_CA, VALKEY, Gateway
 from mosaic_cli.dev.processes import Command
 
 Environment = Mapping[str, str]
+
+# What each reports as `dependency.<name>`; the authority is called step-ca whichever it is.
+DEPENDENCIES: Final[Mapping[str, tuple[str, ...]]] = {
+    CA_BROKER: (STEP_CA,),
+    GRANTS: (POSTGRES, CA_BROKER),
+    ENROLLMENT: (GRANTS, CA_BROKER, VALKEY),
+    EDGE_INBOUND: (POSTGRES, GRANTS, VALKEY),
+    EDGE_OUTBOUND: (POSTGRES, GRANTS, VALKEY),
+}
 
 
 def python_module(module: str, *arguments: str) -> list[str]:

@@ -13,10 +13,12 @@ from mosaic_common.auth import TokenVerifier, operate_audience, own_issuer, quer
 from mosaic_common.clock import Clock
 from mosaic_common.db.version import SCHEMA_VERSION
 from mosaic_common.errors import ConfigurationError, MosaicError
+from mosaic_common.identity import CA_BROKER
 from mosaic_common.log import logger
 from mosaic_common.rpc.application import Application
 from mosaic_common.rpc.authenticate import bearers, services_of
-from mosaic_common.rpc.health import Health
+from mosaic_common.rpc.client import ClientTls, service_channel
+from mosaic_common.rpc.health import Health, ping_of
 from mosaic_common.rpc.methods import Listener
 from mosaic_common.rpc.server import GrpcListener, ServerTls
 from mosaic_common.sealing import SealingKeys
@@ -58,7 +60,10 @@ def build(config: Config, clock: Clock) -> Application:
         for audience in (operate_audience(gateway), query_audience(gateway))
     )
     recorder = RefusalRecorder(ledger, clock)
-    health = Health({"postgres": ledger.ping})
+    broker = service_channel(
+        str(config.mosaic_ca_broker_address), identity=CA_BROKER, gateway=gateway, tls=ClientTls.of_service(pki)
+    )
+    health = Health({"postgres": ledger.ping, CA_BROKER: ping_of(broker)})
     enrollment_host, enrollment_port = config.enrollment_host_port
 
     operator = GrpcListener(
@@ -90,7 +95,7 @@ def build(config: Config, clock: Clock) -> Application:
         PeerCredentialServicer(ledger, keys, users, clock),
         AuditChainServicer(ledger),
     )
-    return Application([operator, internal], health, background=[_countersigning(ledger)], closing=[ledger.close])
+    return Application([operator, internal], health, background=[_countersigning(ledger)], closing=[broker.close, ledger.close])
 
 
 def _countersigning(ledger: PostgresLedger) -> Callable[[], Coroutine[Any, Any, None]]:

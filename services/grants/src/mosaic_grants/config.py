@@ -18,6 +18,7 @@ class Config(CommonConfig):
         default=False, description="true when enrollment presents a certificate that every system trusts, so that URLs carry no pin"
     )
     mosaic_federation_endpoint: Address = Field(description="host:port of the inbound edge as peers reach it")
+    mosaic_ca_broker_address: Address = Field(description="host:port of the CA broker")
     mosaic_sealing_key: SecretStr | None = Field(default=None, description="at least 32 random bytes")
     mosaic_sealing_key_next: SecretStr | None = Field(default=None, description="the sealing key to come, while rotating")
     mosaic_sealing_key_previous: SecretStr | None = Field(default=None, description="the former sealing key, while rotating")

@@ -11,6 +11,7 @@ from mosaic_common.errors import MosaicError, Reason, Unavailable, Violation
 
 DOMAIN: Final = "federation.mosaicstack.dev"
 DETAILS_KEY: Final = "grpc-status-details-bin"
+MAX_VIOLATIONS: Final = 32
 _GRPC_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 # What is wrong inside a gateway is told to its own operators only; its canonical log line has the sentence.
 _OUTSIDE: Final = {
@@ -49,7 +50,11 @@ def to_status(error: MosaicError, *, request_id: str, outside: bool) -> Status:
     status = Status(code=error.status.code.value, message=message)
     status.details.append(_packed(details.ErrorInfo(reason=error.reason.value, domain=DOMAIN, metadata=metadata)))
     if error.violations:
-        fields = [details.BadRequest.FieldViolation(field=v.field, description=v.description) for v in error.violations]
+        # Details travel in one header, of which clients accept 8 KiB.
+        told = [*error.violations[:MAX_VIOLATIONS]]
+        if len(error.violations) > MAX_VIOLATIONS:
+            told.append(Violation("", f"and {len(error.violations) - MAX_VIOLATIONS} more"))
+        fields = [details.BadRequest.FieldViolation(field=v.field, description=v.description) for v in told]
         status.details.append(_packed(details.BadRequest(field_violations=fields)))
     if error.retry_after is not None:
         retry = details.RetryInfo()

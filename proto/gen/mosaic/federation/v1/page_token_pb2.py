@@ -22,15 +22,16 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from mosaic.federation.v1 import federation_pb2 as mosaic_dot_federation_dot_v1_dot_federation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%mosaic/federation/v1/page_token.proto\x12\x14mosaic.federation.v1\"\xa1\x01\n\tPageToken\x12\x10\n\x08grant_id\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\x0c\x12\x12\n\nquery_hash\x18\x03 \x01(\x0c\x12\x1b\n\x13\x61\x66ter_updated_at_us\x18\x04 \x01(\x03\x12\x10\n\x08\x61\x66ter_id\x18\x05 \x01(\t\x12\x13\n\x0brows_served\x18\x06 \x01(\x05\x12\x15\n\rexpires_at_us\x18\x07 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%mosaic/federation/v1/page_token.proto\x12\x14mosaic.federation.v1\x1a%mosaic/federation/v1/federation.proto\"\xf7\x01\n\tPageToken\x12\x10\n\x08grant_id\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\x0c\x12\x12\n\nquery_hash\x18\x03 \x01(\x0c\x12\x1b\n\x13\x61\x66ter_updated_at_us\x18\x04 \x01(\x03\x12\x10\n\x08\x61\x66ter_id\x18\x05 \x01(\t\x12\x13\n\x0brows_served\x18\x06 \x01(\x05\x12\x15\n\rexpires_at_us\x18\x07 \x01(\x03\x12(\n\x04verb\x18\x08 \x01(\x0e\x32\x1a.mosaic.federation.v1.Verb\x12*\n\x05order\x18\t \x01(\x0e\x32\x1b.mosaic.federation.v1.Orderb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mosaic.federation.v1.page_token_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PAGETOKEN']._serialized_start=64
-  _globals['_PAGETOKEN']._serialized_end=225
+  _globals['_PAGETOKEN']._serialized_start=103
+  _globals['_PAGETOKEN']._serialized_end=350
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ isort:skip_file
 
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from mosaic.federation.v1 import federation_pb2 as _federation_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -29,14 +30,18 @@ class PageToken(_message.Message):
     AFTER_ID_FIELD_NUMBER: _builtins.int
     ROWS_SERVED_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_US_FIELD_NUMBER: _builtins.int
+    VERB_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
     grant_id: _builtins.str
     fingerprint: _builtins.bytes
     query_hash: _builtins.bytes
-    """HMAC-SHA-256 of verb, resource and order."""
+    """HMAC-SHA-256 of verb and resource."""
     after_updated_at_us: _builtins.int
     after_id: _builtins.str
     rows_served: _builtins.int
     expires_at_us: _builtins.int
+    verb: _federation_pb2.Verb.ValueType
+    order: _federation_pb2.Order.ValueType
     def __init__(
         self,
         *,
@@ -47,10 +52,12 @@ class PageToken(_message.Message):
         after_id: _builtins.str = ...,
         rows_served: _builtins.int = ...,
         expires_at_us: _builtins.int = ...,
+        verb: _federation_pb2.Verb.ValueType = ...,
+        order: _federation_pb2.Order.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_id", b"after_id", "after_updated_at_us", b"after_updated_at_us", "expires_at_us", b"expires_at_us", "fingerprint", b"fingerprint", "grant_id", b"grant_id", "query_hash", b"query_hash", "rows_served", b"rows_served"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_id", b"after_id", "after_updated_at_us", b"after_updated_at_us", "expires_at_us", b"expires_at_us", "fingerprint", b"fingerprint", "grant_id", b"grant_id", "order", b"order", "query_hash", b"query_hash", "rows_served", b"rows_served", "verb", b"verb"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

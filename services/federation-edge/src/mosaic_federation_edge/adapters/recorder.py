@@ -1,33 +1,24 @@
-"""From a call to its audit row."""
+"""Calls and their audit rows: one row each, or one per second where a sender could make any number of them."""
 
 import asyncio
 from collections.abc import Hashable
-from datetime import datetime
 from typing import Final
-from uuid import UUID
 
-from mosaic_common.audit import AuditRow, Event
-from mosaic_common.audit import Outcome as RowOutcome
-from mosaic_common.auth import Principal
+from mosaic_common.audit import Event
 from mosaic_common.clock import Clock
-from mosaic_common.decision import Verb
-from mosaic_common.errors import AuthRefused, Code, Layer, MosaicError, Reason
-from mosaic_common.identity import PeerCertificate, ServiceIdentity
-from mosaic_common.rpc.call import Call, Caller, Outcome
+from mosaic_common.errors import AuthRefused, Layer, MosaicError, Reason
+from mosaic_common.rpc.audit import audit_row
+from mosaic_common.rpc.call import Call, Outcome, caller_name
 
 from mosaic_federation_edge.adapters.audit_writer import AuditWriter
 from mosaic_federation_edge.domain.counted_refusals import CountedRefusals
 
 COUNT_SECONDS: Final = 1.0
-_OK: Final = 0
 _COUNTED_LINE: Final = "counted refusals"
-_FINGERPRINT_DIGITS: Final = 32
-# Nobody was refused: something of ours, or a method without its code.
-_ERRORS: Final = frozenset({Code.UNAVAILABLE, Code.INTERNAL, Code.DEADLINE_EXCEEDED, Code.UNIMPLEMENTED, Code.DATA_LOSS})
 
 
 class AuditRecorder:
-    """One row per call, or per second for refusals that cost their sender nothing."""
+    """Makes the row of a call durable before its answer leaves."""
 
     def __init__(self, writer: AuditWriter, clock: Clock) -> None:
         self._writer: Final = writer
@@ -40,7 +31,8 @@ class AuditRecorder:
         Raises:
             Unavailable: it is not durable.
         """
-        row = audit_row(call, outcome, self._clock.now())
+        assert call.method.audit is not None, "the wrapper records methods with an event only"
+        row = audit_row(call, Event(call.method.audit), self._clock.now(), error=outcome.error, bytes_out=outcome.bytes_out)
         if outcome.error is not None and _is_counted(call, outcome.error):
             self._counted.count(row)
         else:
@@ -50,59 +42,16 @@ class AuditRecorder:
         """Write what was counted, once a second, for ever."""
         while True:
             await asyncio.sleep(COUNT_SECONDS)
-            self.post_counted()
+            await self.post_counted()
 
-    def post_counted(self) -> None:
+    async def post_counted(self) -> None:
+        """Hand what was counted to the writer."""
         for row in self._counted.harvest():
             self._writer.post(row, _COUNTED_LINE)
 
 
-def audit_row(call: Call, outcome: Outcome, now: datetime) -> AuditRow:
-    """The row of a finished call."""
-    error, facts = outcome.error, call.facts
-    return AuditRow(
-        request_id=call.request_id,
-        time_us=int(now.timestamp()) * 1_000_000 + now.microsecond,
-        event=Event(call.method.audit),
-        actor=_actor(call.caller),
-        source_address=call.source_address,
-        peer_id=facts.peer_id,
-        grant_id=facts.grant_id,
-        subject_user_id=facts.subject_user_id,
-        token_id=facts.token_id,
-        verb=Verb(facts.verb) if facts.verb else None,
-        resource=facts.resource,
-        outcome=_outcome(error),
-        denied_layer=error.layer if error else None,
-        denied_reason=error.reason if error else None,
-        status_code=error.status.code.value if error else _OK,
-        result_count=0 if error else facts.result_count,
-        bytes_out=outcome.bytes_out,
-        query_hash=facts.query_hash,
-        latency_us=outcome.latency_us,
-    )
-
-
-def _outcome(error: MosaicError | None) -> RowOutcome:
-    if error is None:
-        return RowOutcome.ALLOWED
-    return RowOutcome.ERROR if error.status.code in _ERRORS else RowOutcome.DENIED
-
-
-def _actor(caller: Caller) -> str:
-    match caller:
-        case PeerCertificate():
-            return f"certificate:{caller.fingerprint.hex()[:_FINGERPRINT_DIGITS]}"
-        case Principal():
-            return caller.subject
-        case ServiceIdentity():
-            return caller.name
-        case None:
-            return ""
-
-
 def _is_counted(call: Call, error: MosaicError) -> bool:
-    """Whether the sender could make any number of these: before it spent a token, or showed who it is."""
+    """Whether the sender had spent nothing of its limits yet, and had not said who it is."""
     return (
         (error.reason is Reason.RATE_LIMITED and error.layer is Layer.SOURCE)
         or error.reason is Reason.MESSAGE_MALFORMED
@@ -111,6 +60,5 @@ def _is_counted(call: Call, error: MosaicError) -> bool:
 
 
 def _line_of(call: Call) -> Hashable:
-    """Whose queue line the row stands in: the peer's, the user's, or else the address's."""
-    line: UUID | str = call.facts.peer_id or call.facts.grant_id or _actor(call.caller) or call.source_address
-    return line
+    """Whose line of the queue the row stands in: the peer's, the caller's, or else the address's."""
+    return call.facts.peer_id or call.facts.grant_id or caller_name(call.caller) or call.source_address

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 from uuid import UUID
+
+from mosaic_federation_edge.domain.fan_out import SourcePage
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,5 +47,26 @@ class Connections(Protocol):
         Raises:
             NotFound: the user has none of this name, or several.
             AuthRefused, Unavailable: as get_all.
+        """
+        ...
+
+    def drop(self, user_id: UUID) -> None:
+        """Forget what is held for a user: a peer refused it, so it may be out of date."""
+        ...
+
+
+R = TypeVar("R")
+
+
+class PeerReads(Protocol[R]):
+    """Another gateway, believed in nothing."""
+
+    async def list_rows(
+        self, connection: Connection, resource: str, *, page_size: int, page_token: str, seconds: float
+    ) -> SourcePage[R]:
+        """Return a page that was checked: counts, types and bytes; source overwritten, times clamped.
+
+        Raises:
+            SourceFailed: refused, not reached, too late, or an answer that does not hold.
         """
         ...

@@ -1,4 +1,4 @@
-"""How much a peer may ask, at each of the two steps.
+"""How much a peer may ask, at each of the two steps, and a local user.
 
 The first step protects this process, the second the data: a grant that reads five rows at a time reads as much as it likes, but not
 at any speed.
@@ -12,12 +12,17 @@ from mosaic_federation_edge.domain.rate_limit import Rate
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Step 0 per source address and per certificate, step 5 per grant and per peer (architecture.md, "A federated read")."""
+    """Step 0 per source address and per certificate, step 5 per grant and per peer (architecture.md, "A federated read").
+
+    Attributes:
+        user: queries of one local user, at the other edge.
+    """
 
     source: Rate
     certificate: Rate
     grant: Rate
     peer: Rate
+    user: Rate
 
 
 DEFAULT_LIMITS: Final = Limits(
@@ -25,4 +30,5 @@ DEFAULT_LIMITS: Final = Limits(
     certificate=Rate(per_second=500, burst=1000),
     grant=Rate(per_second=100, burst=400),
     peer=Rate(per_second=200, burst=800),
+    user=Rate(per_second=20, burst=100),
 )

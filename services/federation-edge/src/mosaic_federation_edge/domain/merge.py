@@ -67,8 +67,8 @@ def positions_after(fitted: Fitted[R], before: Mapping[str, str]) -> dict[str, s
     going_on |= {source: before[source] for source in fitted.left_out}
     if not going_on:
         return {}
-    failed = {each.source: before[each.source] for each in fitted.answers if not each.page and each.status is not SourceStatus.DENIED}
-    return failed | going_on
+    failed = {each.source for each in fitted.answers if each.page is None and each.status is not SourceStatus.DENIED}
+    return {source: before[source] for source in failed if source in before} | going_on
 
 
 def clamp_time_us(time_us: int, *, latest_us: int) -> int:

@@ -72,7 +72,9 @@ class QueryTokens:
             expires_at_us, positions = orjson.loads(self._cipher.decrypt(nonce, sealed, binding.associated_data))
         except (binascii.Error, ValueError, InvalidTag):
             raise PageTokenRefused(
-                Reason.PAGE_TOKEN_INVALID, "The page token does not belong to this query: start the query again.", layer=Layer.REQUEST
+                Reason.PAGE_TOKEN_INVALID,
+                "The page token does not belong to this query: start the query again.",
+                layer=Layer.REQUEST,
             ) from None
         if _microseconds(self._clock.now()) >= expires_at_us:
             raise PageTokenRefused(

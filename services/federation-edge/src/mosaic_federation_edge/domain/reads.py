@@ -57,9 +57,7 @@ class GrantReads(Protocol):
         Unavailable: the database gave no answer.
     """
 
-    async def list_rows(
-        self, grantee: Grantee, resource: str, *, limit: int, after: Keyset | None, served: int
-    ) -> GrantedRows: ...
+    async def list_rows(self, grantee: Grantee, resource: str, *, limit: int, after: Keyset | None, served: int) -> GrantedRows: ...
 
     async def get_capabilities(self, grantee: Grantee) -> Capabilities: ...
 

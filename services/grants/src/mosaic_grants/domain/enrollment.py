@@ -140,9 +140,9 @@ class Enrollments:
         issued = verify_issued(unverified_chain, ordered, root_pem=self._root, now=tx.now)
         _verify_eligible(token, grant, peer)
         # One transaction: pinned, complete, active. The guards in SQL have the last word over what was read above.
+        await tx.pin_certificate(grant.id, issued)
         if not await tx.complete_token(token_id, attempt, issued.fingerprint):
             raise _used()
-        await tx.pin_certificate(grant.id, issued)
         if not await tx.activate_grant(grant.id) or not await tx.activate_peer(peer.id):
             raise _grant_changed()
         return Recorded(issued.der, issued.chain_der, grant.id, grant.subject_user_id)

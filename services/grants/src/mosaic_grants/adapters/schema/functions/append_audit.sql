@@ -23,18 +23,18 @@ BEGIN
     END IF;
 
     IF head.seq + 1 = first_seq AND head.hash = previous THEN
-        WITH batch AS (
+        WITH placed AS (
             SELECT r.*, row_number() OVER in_order AS place, lag(r.hash, 1, previous) OVER in_order AS link
             FROM json_populate_recordset(NULL::federation.federation_audit_log, rows) r
             WINDOW in_order AS (ORDER BY r.seq)
         ),
+        batch AS (
+            SELECT p.*, p.chain_id = chain AND p.seq = first_seq + p.place - 1 AND p.prev_hash = p.link AS continues FROM placed p
+        ),
         inserted AS (
-            INSERT INTO federation.federation_audit_log ({columns}) SELECT {columns} FROM batch
+            INSERT INTO federation.federation_audit_log ({columns}) SELECT {columns} FROM batch WHERE continues
         )
-        SELECT
-            count(*) AS amount,
-            bool_and(b.chain_id = chain AND b.seq = first_seq + b.place - 1 AND b.prev_hash = b.link) AS consecutive,
-            (array_agg(b.hash ORDER BY b.seq DESC))[1] AS hash
+        SELECT count(*) AS amount, bool_and(b.continues) AS consecutive, (array_agg(b.hash ORDER BY b.seq DESC))[1] AS hash
         INTO written
         FROM batch b;
         IF written.consecutive THEN

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from datetime import datetime
 
+from mosaic.grants.v1.types_pb2 import Certificate
+from mosaic_common.oids import GRANT_ID_OID, SUBJECT_USER_ID_OID
+from mosaic_common.x509 import IssuedCertificate
 from rich.console import RenderableType
 
-from mosaic.grants.v1.types_pb2 import Certificate
 from mosaic_cli.documents import state_of
 from mosaic_cli.tables import Cell, exactly, identifier, rows, state, when
 from mosaic_cli.times import moment
-from mosaic_common.oids import GRANT_ID_OID, SUBJECT_USER_ID_OID
-from mosaic_common.x509 import IssuedCertificate
 
 
 def issued_lines(certificate: IssuedCertificate, now: datetime) -> list[tuple[str, Cell]]:

@@ -1,0 +1,110 @@
+"""Rows of several gateways, and an account of every source that was asked.
+
+Everything here may come from another gateway, so every cell goes through `plain`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from mosaic.federation.v1.query_pb2 import QueryResponse, SourceResult
+from mosaic.federation.v1.resources_pb2 import Resource
+from rich.console import RenderableType
+from rich.text import Text
+
+from mosaic_cli.documents import row_document, state_of
+from mosaic_cli.tables import Cell, details, identifier, plain, quiet, rows, stacked, state, when
+from mosaic_cli.times import length, moment
+
+_WIDE: Final = 60
+
+
+def answer_view(answer: QueryResponse, now: datetime) -> RenderableType:
+    return stacked(_row_list(answer.rows, now), *(Text.assemble(_source_line(each)) for each in answer.sources))
+
+
+def row_sheet(answer: QueryResponse, _: datetime) -> RenderableType:
+    """One row with all its fields."""
+    row = answer.rows[0]
+    hidden = {"_source", "id", "kind"}
+    lines = [(name, _field(value)) for name, value in row_document(row).items() if name not in hidden]
+    title = Text.assemble((f"{_kind(row).capitalize()} ", "bold"), identifier(row.id), "  ", quiet("from "), plain(row.source))
+    return stacked(details(title, lines), *(_source_line(each) for each in answer.sources))
+
+
+def _row_list(found: Sequence[Resource], now: datetime) -> RenderableType:
+    kinds = {_kind(row) for row in found}
+    own = _COLUMNS.get(kinds.pop(), _ANY_KIND) if len(kinds) == 1 else _ANY_KIND
+    return rows(
+        ("SOURCE", *own, "UPDATED", "ID"),
+        (
+            (row.source, *(cell(row, now) for cell in own.values()), when(moment(row.updated_at_us), now), identifier(row.id))
+            for row in found
+        ),
+        empty="No rows.",
+    )
+
+
+def _source_line(source: SourceResult) -> Text:
+    counted = f"{source.row_count} row{'' if source.row_count == 1 else 's'}, {source.latency_us / 1000:.0f} ms"
+    parts: list[Cell | tuple[str, str]] = [state(state_of(source, "status")), "  ", plain(source.source), "  ", quiet(counted)]
+    if source.HasField("age_us"):
+        parts.append(f"  as of {length(timedelta(microseconds=source.age_us))} ago")
+    if source.truncated:
+        parts.append(("  cut at the grant's row limit: there is more", "yellow"))
+    if source.reason:
+        parts.append((f"  {plain(source.reason)}", "red"))
+    if source.message:
+        parts.append(Text.assemble("  ", plain(source.message)))
+    return Text.assemble(*parts)
+
+
+def _kind(row: Resource) -> str:
+    return row.WhichOneof("resource") or "row"
+
+
+def _field(value: object) -> Cell:
+    return quiet("–") if value is None else plain(str(value))
+
+
+def _text(kind: str, name: str, limit: int = _WIDE) -> Callable[[Resource, datetime], Cell]:
+    return lambda row, _: plain(getattr(getattr(row, kind), name), limit=limit)
+
+
+def _time(kind: str, name: str, absent: str = "–") -> Callable[[Resource, datetime], Cell]:
+    def cell(row: Resource, now: datetime) -> Cell:
+        own: Any = getattr(row, kind)
+        field = own.DESCRIPTOR.fields_by_name[name]
+        there = not field.has_presence or own.HasField(name)
+        return when(moment(getattr(own, name)) if there else None, now, absent=absent)
+
+    return cell
+
+
+_COLUMNS: Final[Mapping[str, Mapping[str, Callable[[Resource, datetime], Cell]]]] = {
+    "task": {"TITLE": _text("task", "title"), "STATUS": _text("task", "status"), "DUE": _time("task", "due_at_us")},
+    "note": {"TITLE": _text("note", "title"), "BODY": _text("note", "body")},
+    "memory": {"KIND": _text("memory", "kind"), "CONTENT": _text("memory", "content", 80)},
+    "credential": {
+        "LABEL": _text("credential", "label"),
+        "PROVIDER": _text("credential", "provider"),
+        "EXPIRES": _time("credential", "expires_at_us", "never"),
+    },
+    "api_key": {
+        "LABEL": _text("api_key", "label"),
+        "PROVIDER": _text("api_key", "provider"),
+        "LAST USED": _time("api_key", "last_used_at_us", "never"),
+    },
+}
+_SHORT: Final = {"task": "title", "note": "title", "memory": "content", "credential": "label", "api_key": "label"}
+
+
+def _summary(row: Resource, _: datetime) -> Cell:
+    kind = row.WhichOneof("resource")
+    return plain(getattr(getattr(row, kind), _SHORT[kind]), limit=_WIDE) if kind else quiet("–")
+
+
+_ANY_KIND: Final[Mapping[str, Callable[[Resource, datetime], Cell]]] = {
+    "KIND": lambda row, _: plain(_kind(row)),
+    "WHAT": _summary,
+}

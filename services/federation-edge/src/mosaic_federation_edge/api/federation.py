@@ -1,0 +1,148 @@
+"""FederationService: what this gateway serves to its peers."""
+
+from importlib.metadata import version
+from typing import Final, NoReturn
+from uuid import UUID
+
+from mosaic.federation.v1 import federation_pb2 as pb
+from mosaic_common.clock import Clock
+from mosaic_common.decision import Allowed, Denied, Presented, Verb, decide
+from mosaic_common.errors import InvalidInput, Layer, Reason, Unimplemented, Violation
+from mosaic_common.identity import PeerCertificate
+from mosaic_common.page_tokens import PageBinding, PagePosition, PageTokens, QueryHasher
+from mosaic_common.rpc.call import Call
+from mosaic_common.scope import parse_scope_json
+
+from mosaic_federation_edge.api.admission import Admission
+from mosaic_federation_edge.api.rows import add_rows, fitting_rows
+from mosaic_federation_edge.domain.grant_views import GrantViews
+from mosaic_federation_edge.domain.pages import cut_page
+from mosaic_federation_edge.domain.rate_limit import RateLimiter
+from mosaic_federation_edge.domain.reads import Grantee, GrantReads, Keyset
+
+_NEWEST_FIRST: Final = "newest_first"
+_SERVER_VERSION: Final = version("mosaic-federation-edge")
+_SHOWN_NAMES: Final = 64
+# What is answered by now; get and search join when their code does.
+_SUPPORTED_VERBS: Final = (pb.VERB_LIST, pb.VERB_CAPABILITIES)
+
+
+class FederationServicer:
+    """Every method passes the same checks in the same order; nothing in a message can change who asks."""
+
+    def __init__(
+        self,
+        admission: Admission,
+        views: GrantViews,
+        reads: GrantReads,
+        tokens: PageTokens,
+        hasher: QueryHasher,
+        clock: Clock,
+        *,
+        gateway: str,
+        grants: RateLimiter,
+        peers: RateLimiter,
+    ) -> None:
+        self._admission: Final = admission
+        self._views: Final = views
+        self._reads: Final = reads
+        self._tokens: Final = tokens
+        self._hasher: Final = hasher
+        self._clock: Final = clock
+        self._gateway: Final = gateway
+        self._grants: Final = grants
+        self._peers: Final = peers
+
+    async def ListResources(self, request: pb.ListResourcesRequest, call: Call) -> pb.ListResourcesResponse:
+        allowed, certificate = await self._allowed(call, Verb.LIST, [request.resource], request.page_size)
+        resource, page_size = request.resource, allowed.page_size
+        _require_known_order(request.order)
+        query_hash = call.facts.query_hash = self._hasher.hash(Verb.LIST, (resource,))
+        binding = PageBinding(certificate.grant_id, certificate.fingerprint, Verb.LIST, query_hash, _NEWEST_FIRST)
+        position = self._tokens.open(request.page_token, binding) if request.page_token else None
+        served = position.served if position else 0
+
+        read = await self._reads.list_rows(
+            Grantee(certificate.grant_id, certificate.fingerprint),
+            resource,
+            limit=page_size,
+            after=Keyset(position.updated_at_us, position.row_id) if position else None,
+            served=served,
+        )
+
+        response = pb.ListResourcesResponse(source=self._gateway)
+        page = min(len(read.rows), page_size, read.budget)
+        add_rows(response.resources, read.rows[:page], resource, self._gateway)
+        cut = cut_page(
+            read=len(read.rows), page_size=page_size, budget=read.budget, fitting=fitting_rows(response, response.resources)
+        )
+        del response.resources[cut.rows :]
+        response.truncated = cut.truncated
+        if cut.has_next:
+            last = read.rows[cut.rows - 1]
+            response.next_page_token = self._tokens.seal(PagePosition(last[1], UUID(last[0]), served + cut.rows), binding)
+        call.facts.result_count = cut.rows
+        return response
+
+    async def GetCapabilities(self, _request: pb.GetCapabilitiesRequest, call: Call) -> pb.GetCapabilitiesResponse:
+        _, certificate = await self._allowed(call, Verb.CAPABILITIES, [])
+        now = await self._reads.get_capabilities(Grantee(certificate.grant_id, certificate.fingerprint))
+        scope = parse_scope_json(now.scope_json)
+        response = pb.GetCapabilitiesResponse(
+            resources=scope.resources,
+            excluded_resources=scope.excluded_resources,
+            max_rows_per_query=scope.max_rows_per_query,
+            supported_verbs=_SUPPORTED_VERBS,
+            server_version=_SERVER_VERSION,
+        )
+        if now.expires_at_us is not None:
+            response.grant_expires_at_us = now.expires_at_us
+        call.facts.result_count = 1
+        return response
+
+    async def GetResource(self, request: pb.GetResourceRequest, call: Call) -> pb.GetResourceResponse:
+        await self._allowed(call, Verb.GET, [request.resource])
+        _refuse_unwritten(Verb.GET)
+
+    async def SearchResources(self, request: pb.SearchResourcesRequest, call: Call) -> pb.SearchResourcesResponse:
+        await self._allowed(call, Verb.SEARCH, list(request.resources), request.page_size)
+        _refuse_unwritten(Verb.SEARCH)
+
+    async def _allowed(self, call: Call, verb: Verb, resources: list[str], page_size: int = 0) -> tuple[Allowed, PeerCertificate]:
+        """Steps 0 to 5 of a federated read (architecture.md); steps 1 and 2 came with the connection.
+
+        Raises:
+            RateLimited, AccessDenied, InvalidInput: as the denial table says.
+            Unavailable: no view of the grant at most 5 s old.
+        """
+        facts = call.facts
+        facts.verb, facts.resource = verb, ",".join(resources)[:_SHOWN_NAMES]
+        # 0. What the call costs its source and its certificate.
+        certificate = self._admission.admit(call)
+        # 3. The grant as it stood seconds ago: enough to refuse, never to allow.
+        view = await self._views.find(certificate.grant_id)
+        if view is not None and certificate.fingerprint in view.certificates:
+            facts.peer_id = view.peer_id  # a certificate that was never pinned speaks for no peer
+        # 4. The decision.
+        presented = Presented(certificate.fingerprint, certificate.grant_id, certificate.subject_user_id)
+        decision = decide(view, presented, verb, resources, self._clock.now(), page_size=page_size)
+        if isinstance(decision, Denied):
+            raise decision.to_error()
+        # 5. What the call costs its grant and its peer.
+        self._grants.spend(str(decision.grant.grant_id))
+        self._peers.spend(str(decision.grant.peer_id))
+        return decision, certificate
+
+
+def _require_known_order(order: int) -> None:
+    if order not in {pb.ORDER_UNSPECIFIED, pb.ORDER_NEWEST_FIRST}:
+        raise InvalidInput(
+            Reason.REQUEST_INVALID,
+            "There is no such order.",
+            layer=Layer.REQUEST,
+            violations=[Violation("order", "must be ORDER_NEWEST_FIRST, or absent")],
+        )
+
+
+def _refuse_unwritten(verb: Verb) -> NoReturn:
+    raise Unimplemented(Reason.NOT_IMPLEMENTED, f"This gateway does not answer {verb.value} yet.", layer=Layer.REQUEST)

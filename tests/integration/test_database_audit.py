@@ -1,0 +1,198 @@
+"""append_audit: a chain grows at its head, by its writer, and in no other way."""
+
+import json
+import secrets
+from collections.abc import Callable, Iterator
+from typing import Final
+from uuid import uuid4
+
+import psycopg
+import pytest
+from mosaic_common.audit import AuditRow, Chain, Event, Outcome, SealedRow
+from mosaic_common.db.audit_rows import rows_json
+from mosaic_common.db.sqlstates import AUDIT_CHAIN_NOT_OPEN, AUDIT_NOT_CONTINUOUS
+from mosaic_grants.adapters.schema.functions import AUDIT_COLUMNS
+
+from tests.support.postgres import Database
+
+APPEND: Final = "SELECT federation.append_audit(%s, %s, %s, %s)"
+
+
+@pytest.fixture(scope="module")
+def owner(module_database: Database) -> Iterator[psycopg.Connection]:
+    with module_database.connect() as connection:
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def inbound(module_database: Database) -> Iterator[psycopg.Connection]:
+    with module_database.connect("mosaic_edge_inbound") as connection:
+        yield connection
+
+
+@pytest.fixture
+def chain(module_database: Database) -> Chain:
+    return open_chain(module_database, "edge-inbound")
+
+
+def open_chain(database: Database, writer: str) -> Chain:
+    """As grants opens one."""
+    with database.connect("mosaic_grants") as grants:
+        row = grants.execute("SELECT coalesce(max(chain_number), 0) + 1 FROM federation.federation_audit_chains").fetchone()
+        assert row is not None
+        opened = Chain.opened(secrets.token_bytes(16), row[0], 0)
+        grants.execute(
+            "INSERT INTO federation.federation_audit_chains"
+            " (chain_id, chain_number, writer, opened_at_us, opening_hash, opening_signature, head_hash)"
+            " VALUES (%s, %s, %s, 0, %s, %s, %s)",
+            (opened.chain_id, row[0], writer, opened.head, bytes(64), opened.head),
+        )
+    return opened
+
+
+def seal(chain: Chain, amount: int, *, time_us: int = 1_700_000_000_000_007) -> list[SealedRow]:
+    sealed = []
+    for number in range(amount):
+        row = AuditRow(
+            request_id=uuid4(),
+            time_us=time_us + number,
+            event=Event.READ,
+            actor="home",
+            source_address="127.0.0.1:5000",
+            outcome=Outcome.ALLOWED,
+            status_code=0,
+            query_hash=secrets.token_bytes(32),
+        )
+        sealed.append(chain.append(row))
+        chain = chain.after(sealed[-1])
+    return sealed
+
+
+def append(connection: psycopg.Connection, batch: list[SealedRow]) -> None:
+    first = batch[0]
+    connection.execute(APPEND, (first.chain_id, first.seq, first.prev_hash, rows_json(batch)))
+
+
+def stored(owner: psycopg.Connection, chain: Chain) -> list[tuple[int, bytes]]:
+    return owner.execute(
+        "SELECT seq, hash FROM federation.federation_audit_log WHERE chain_id = %s ORDER BY seq", (chain.chain_id,)
+    ).fetchall()
+
+
+def test_columns_stand_in_the_order_in_which_they_are_hashed(owner: psycopg.Connection) -> None:
+    """The hash covers the columns in table order: table, function and canonical row agree on it."""
+    names = owner.execute(
+        "SELECT attname FROM pg_attribute"
+        " WHERE attrelid = 'federation.federation_audit_log'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
+    ).fetchall()
+    assert tuple(name for (name,) in names) == AUDIT_COLUMNS
+    hashed = [*AuditRow.__dataclass_fields__, *list(SealedRow.__dataclass_fields__)[1:]]
+    assert tuple(hashed) == AUDIT_COLUMNS
+
+
+def test_batches_continue_one_another(owner: psycopg.Connection, inbound: psycopg.Connection, chain: Chain) -> None:
+    """Rows are stored as sealed, and the head moves with them."""
+    batch = seal(chain, 5)
+    append(inbound, batch[:3])
+    append(inbound, batch[3:])
+    assert stored(owner, chain) == [(row.seq, row.hash) for row in batch]
+    head = owner.execute(
+        "SELECT head_seq, head_hash FROM federation.federation_audit_chains WHERE chain_id = %s", (chain.chain_id,)
+    )
+    assert head.fetchone() == (5, batch[-1].hash)
+
+
+def test_what_was_committed_may_be_sent_again(owner: psycopg.Connection, inbound: psycopg.Connection, chain: Chain) -> None:
+    """A COMMIT whose answer was lost is retried: identical rows are accepted again, also when others followed, and stand once."""
+    batch = seal(chain, 4)
+    append(inbound, batch[:2])
+    append(inbound, batch[:2])
+    append(inbound, batch[2:])
+    append(inbound, batch[:2])
+    assert len(stored(owner, chain)) == 4
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param(lambda batch: batch[1:], id="a gap"),
+        pytest.param(lambda batch: [batch[0], batch[2]], id="a gap within"),
+        pytest.param(lambda batch: [batch[0], batch[0]], id="one row twice"),
+        pytest.param(lambda _: [], id="nothing"),
+    ],
+)
+def test_refuses_rows_that_do_not_continue_the_head(
+    owner: psycopg.Connection, inbound: psycopg.Connection, chain: Chain, rows: Callable[[list[SealedRow]], list[SealedRow]]
+) -> None:
+    """A gap, a repetition or an empty batch writes nothing."""
+    batch = seal(chain, 3)
+    chosen = rows(batch)
+    first = chosen[0] if chosen else batch[0]
+    with pytest.raises(psycopg.Error) as refused:
+        inbound.execute(APPEND, (chain.chain_id, first.seq, first.prev_hash, rows_json(chosen)))
+    assert refused.value.sqlstate == AUDIT_NOT_CONTINUOUS
+    assert stored(owner, chain) == []
+
+
+def test_refuses_another_past(owner: psycopg.Connection, inbound: psycopg.Connection, chain: Chain) -> None:
+    """Rows that differ from those already there, or overlap them and go on, are no retry: history has one version."""
+    first, second = seal(chain, 2), seal(chain, 2)
+    append(inbound, first)
+    for rewriting in (second, [*first, *seal(chain.after(first[-1]), 1)]):
+        with pytest.raises(psycopg.Error) as refused:
+            append(inbound, rewriting)
+        assert refused.value.sqlstate == AUDIT_NOT_CONTINUOUS
+    assert stored(owner, chain) == [(row.seq, row.hash) for row in first]
+
+
+def test_a_wrong_previous_hash_is_refused(inbound: psycopg.Connection, chain: Chain) -> None:
+    """The caller's idea of the head must be the database's."""
+    with pytest.raises(psycopg.Error) as refused:
+        inbound.execute(APPEND, (chain.chain_id, 1, bytes(32), rows_json(seal(chain, 1))))
+    assert refused.value.sqlstate == AUDIT_NOT_CONTINUOUS
+
+
+def test_nobody_writes_into_anothers_chain(module_database: Database, inbound: psycopg.Connection) -> None:
+    """A chain belongs to the service that it was opened for: not unknown ones, not another service's, not closed ones."""
+    outbound_chain = open_chain(module_database, "edge-outbound")
+    closed = open_chain(module_database, "edge-inbound")
+    with module_database.connect("mosaic_grants") as grants:
+        grants.execute("UPDATE federation.federation_audit_chains SET closed_at_us = 1 WHERE chain_id = %s", (closed.chain_id,))
+    for chain in (outbound_chain, closed, Chain.opened(secrets.token_bytes(16), 1, 0)):
+        with pytest.raises(psycopg.Error) as refused:
+            append(inbound, seal(chain, 1))
+        assert refused.value.sqlstate == AUDIT_CHAIN_NOT_OPEN
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        pytest.param("actor", "x" * 65, id="too long"),
+        pytest.param("actor", "a\x1b[2Jb", id="a terminal escape"),
+        pytest.param("resource", "Grüße", id="not ASCII"),
+        pytest.param("outcome", "maybe", id="no outcome"),
+        pytest.param("hash", "\\x00", id="no hash"),
+    ],
+)
+def test_a_row_holds_short_printable_words_only(inbound: psycopg.Connection, chain: Chain, column: str, value: str) -> None:
+    """A broken writer cannot put a row's content, a query or an escape sequence into the record."""
+    (row,) = seal(chain, 1)
+    text = rows_json([row])
+    spoilt = text.replace(f'"{column}":', f'"was_{column}":').replace("[{", f'[{{"{column}": {json.dumps(value)},')
+    with pytest.raises(psycopg.errors.IntegrityError):
+        inbound.execute(APPEND, (chain.chain_id, 1, row.prev_hash, spoilt))
+
+
+def test_every_time_finds_a_partition(owner: psycopg.Connection, inbound: psycopg.Connection, chain: Chain) -> None:
+    """A clock that is centuries wrong stops no record."""
+    now = owner.execute("SELECT (extract(epoch FROM now()) * 1000000)::bigint").fetchone()
+    assert now is not None
+    for time_us in (now[0], 0, 2**62, -(2**62)):
+        batch = seal(chain, 1, time_us=time_us)
+        append(inbound, batch)
+        chain = chain.after(batch[-1])
+    partitions = owner.execute(
+        "SELECT tableoid::regclass::text FROM federation.federation_audit_log WHERE chain_id = %s ORDER BY seq", (chain.chain_id,)
+    ).fetchall()
+    assert "default" not in partitions[0][0]
+    assert all("default" in name for (name,) in partitions[1:])
