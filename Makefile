@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format proto lock tools clean
+.PHONY: help demo test stress lint format proto lock tools clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ demo: .venv/installed ## two gateways, one enrollment, one federated read (ARGS=
 
 test: .venv/installed ## every test that can run here, and what could not and why (ARGS="tests/unit -k scope")
 	pytest $(ARGS)
+
+stress: .venv/installed ## the floods of tests/security in full size, some minutes
+	pytest -m stress tests/security $(ARGS)
 
 lint: .venv/installed ## ruff, mypy, import contracts, buf
 	ruff check .

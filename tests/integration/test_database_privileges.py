@@ -145,7 +145,7 @@ ELSEWHERE = [
     "DROP TABLE public.tasks",
     "CREATE INDEX ON public.tasks (id)",
     "GRANT SELECT ON public.tasks TO PUBLIC",
-    "CREATE EXTENSION citext",
+    "DROP EXTENSION vector",
     "CREATE ROLE r",
     "CREATE DATABASE d",
     "SET ROLE mosaic_owner",

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ async def pair(
         gateways: dict[str, Gateway] = {}
         for name in ("home", "work"):
             database = stack.enter_context(postgres_server.fresh())
-            seed(database.url("mosaic_owner"), name)
+            seed(database.url("mosaic_owner"), name, now=datetime.now(UTC))
             folder: Path = tmp_path_factory.mktemp(name)
             gateways[name] = await stack.enter_async_context(running(Gateway(name, folder, database, valkey)))
         yield Pair(**gateways)

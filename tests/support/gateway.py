@@ -222,9 +222,10 @@ class Gateway:
         """Create the peer if it is not there, and a pending grant; return the grant's id."""
         metadata = self.operator_metadata()
         try:
-            await self.peers.GetPeer(grants_pb2.GetPeerRequest(peer=peer), metadata=metadata)
-        except grpc.aio.AioRpcError:
             await self.peers.CreatePeer(grants_pb2.CreatePeerRequest(name=peer), metadata=metadata)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.ALREADY_EXISTS:
+                raise
         request = grants_pb2.CreateGrantRequest(user=user, peer=peer, scope_json=json.dumps(scope), **further)
         return str((await self.grants.CreateGrant(request, metadata=metadata)).grant.id)
 

@@ -102,7 +102,7 @@ class PeerClient:
         answer: federation_pb2.ListResourcesResponse = await self.stub.ListResources(request)
         return answer
 
-    async def list_all(self, resource: str, *, page_size: int = 0) -> "list[federation_pb2.ListResourcesResponse]":
+    async def list_all(self, resource: str, *, page_size: int = 0) -> Sequence[federation_pb2.ListResourcesResponse]:
         """Every page of one query."""
         pages = [await self.list(resource, page_size=page_size)]
         while pages[-1].next_page_token:

@@ -1,9 +1,9 @@
 """A gateway whose answers the test writes: real listeners with the leaves of a real service PKI, and nothing behind them.
 
-    with ScriptedGateway.start(tmp_path, "work") as work:
-        work.answer("GetPeer", GetPeerResponse(peer=…))
-        run_cli("federation", "peer", "show", "home", env=work.environment)
-        assert work.asked("GetPeer").peer == "home"
+with ScriptedGateway.start(tmp_path, "work") as work:
+    work.answer("GetPeer", GetPeerResponse(peer=…))
+    run_cli("federation", "peer", "show", "home", env=work.environment)
+    assert work.asked("GetPeer").peer == "home"
 """
 
 import ssl
@@ -104,7 +104,9 @@ class ScriptedGateway:
     def _listen(self, identity: str) -> Iterator[int]:
         with ThreadPoolExecutor(max_workers=2) as pool:
             server = grpc.server(pool, handlers=[_Handler(self)])
-            port = server.add_secure_port(f"{HOST}:0", _credentials(self.pki.identity(identity), asks_clients=identity == EDGE_INBOUND))
+            port = server.add_secure_port(
+                f"{HOST}:0", _credentials(self.pki.identity(identity), asks_clients=identity == EDGE_INBOUND)
+            )
             server.start()
             try:
                 yield port
@@ -154,10 +156,11 @@ _REQUESTS: dict[str, type[Message]] = {
 
 def _credentials(folder: IdentityFolder, *, asks_clients: bool) -> grpc.ServerCredentials:
     pair = (folder.public_certificate_key.read_bytes(), folder.public_certificate.read_bytes())
-    return grpc.ssl_server_credentials([pair], folder.service_root.read_bytes() if asks_clients else None, require_client_auth=asks_clients)
+    return grpc.ssl_server_credentials(
+        [pair], folder.service_root.read_bytes() if asks_clients else None, require_client_auth=asks_clients
+    )
 
 
 def _der(certificate: Path) -> bytes:
-
 
     return ssl.PEM_cert_to_DER_cert(certificate.read_text("ascii"))

@@ -10,7 +10,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from mosaic_cli.failures import ReportingGroup
 from mosaic_cli.lazy import LazyCommand, group
-from mosaic_cli.options import OutputOption
+from mosaic_cli.options import OutputOption, complete_context
 from mosaic_cli.targets import Flags
 
 
@@ -51,7 +51,9 @@ _CONNECTION = "Connection, instead of what the context says"
 def mosaic(
     ctx: typer.Context,
     *,
-    context: Annotated[str, typer.Option("--context", "-c", metavar="NAME", help="Which gateway.")] = "",
+    context: Annotated[
+        str, typer.Option("--context", "-c", metavar="NAME", autocompletion=complete_context, help="Which gateway.")
+    ] = "",
     gateway: Annotated[
         str, typer.Option("--gateway", metavar="NAME", rich_help_panel=_CONNECTION, help="Name that its certificates bear.")
     ] = "",

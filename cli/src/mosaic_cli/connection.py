@@ -62,7 +62,7 @@ class User:
 @contextmanager
 def operator(target: Context, role: Role) -> Iterator[Operator]:
     """Open the operator listener; a token that has to be made here gets this role and no more."""
-    token = os.environ.get(TOKEN_VARIABLE) or mint(target, getpass.getuser(), role, OWN_TOKEN_TTL)
+    token = _find_given_token() or mint(target, _operator_name(), role, OWN_TOKEN_TTL)
     with _channel(target, target.operator_address, GRANTS, token) as channel:
         name = f"grants of {target.gateway} at {target.operator_address}"
         yield Operator(GrantServiceStub(channel), PeerServiceStub(channel), name)
@@ -71,7 +71,7 @@ def operator(target: Context, role: Role) -> Iterator[Operator]:
 @contextmanager
 def user(target: Context, user_id: str | None) -> Iterator[User]:
     """Open the user listener as whom MOSAIC_TOKEN says, or as this user where the context can make tokens."""
-    token = mint(target, user_id, Role.QUERY, OWN_TOKEN_TTL) if user_id else os.environ.get(TOKEN_VARIABLE, "")
+    token = mint(target, user_id, Role.QUERY, OWN_TOKEN_TTL) if user_id else _find_given_token()
     if not token:
         raise CommandFailed(
             LocalReason.TOKEN_MISSING,
@@ -124,6 +124,24 @@ def failure_of(error: grpc.RpcError, *, listener: str) -> MosaicError | CommandF
     details = (error.details() if isinstance(error, grpc.Call) else None) or ""
     reason, sentence, remedy = _explain(code, details)
     return CommandFailed(reason, f"{listener}: {sentence}", remedy=remedy)
+
+
+def _find_given_token() -> str | None:
+    token = os.environ.get(TOKEN_VARIABLE)
+    # Empty is what a failed `$(mosaic auth token …)` leaves; a token of our own instead might allow more than was meant.
+    if token is not None and not token.strip():
+        raise CommandFailed(
+            LocalReason.TOKEN_MISSING, f"{TOKEN_VARIABLE} is set and empty.", remedy=f"Set it, or unset {TOKEN_VARIABLE}."
+        )
+    return token and token.strip()
+
+
+def _operator_name() -> str:
+    """Who is recorded as the actor; in a container the user may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid-{os.getuid()}"
 
 
 def _explain(code: grpc.StatusCode, details: str) -> tuple[LocalReason, str, str]:

@@ -63,6 +63,9 @@ class Terminal:
     def note(self, text: str) -> None:
         typer.secho(readable(text), err=True, dim=True)
 
+    def heading(self, text: str) -> None:
+        typer.secho(f"\n{readable(text)}", err=True, bold=True)
+
     def done(self, text: str) -> None:
         typer.secho(f"✓ {readable(text)}", err=True, fg=typer.colors.GREEN)
 

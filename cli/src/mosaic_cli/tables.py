@@ -1,21 +1,25 @@
 """The tables: one look for all commands."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from mosaic_cli.output import readable
-from mosaic_cli.times import absolute, relative
+from mosaic_cli.times import absolute, brief
 
 Cell = str | Text
 
 # Wide enough for any row: a pipe has no width, and a UUID broken in two is found by no grep.
 _PIPE_WIDTH: Final = 10_000
+# Narrower than this a column that may fold is no pleasure to read.
+_READABLE_WIDTH: Final = 16
+_GAP: Final = 2
 _STATES: Final[Mapping[str, tuple[str, str]]] = {
     "active": ("●", "green"),
     "open": ("●", "green"),
@@ -62,32 +66,70 @@ def quiet(text: str) -> Text:
 
 
 def when(moment: datetime | None, now: datetime, *, absent: str = "–") -> Text:
-    return quiet(absent) if moment is None else Text(relative(moment, now))
+    return quiet(absent) if moment is None else Text(brief(moment, now))
 
 
 def exactly(moment: datetime | None, now: datetime, *, absent: str = "–") -> Text:
     return quiet(absent) if moment is None else Text(absolute(moment, now))
 
 
-def rows(headings: Iterable[str], lines: Iterable[Iterable[Cell]], *, empty: str, whole: Iterable[str] = ("ID",)) -> RenderableType:
-    """A list; the columns in `whole` are never broken."""
-    kept = frozenset(whole)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
-    for heading in headings:
-        table.add_column(heading, no_wrap=heading in kept, overflow="fold")
-    for line in lines:
-        table.add_row(*(cell if isinstance(cell, Text) else plain(cell) for cell in line))
-    return table if table.row_count else quiet(empty)
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A list: a table where it fits, else an entry per row, like psql's expanded display. No value is ever cut off.
+
+    Attributes:
+        whole: headings of the columns that are not broken; the others may fold, down to a readable width.
+    """
+
+    headings: Sequence[str]
+    lines: Sequence[Sequence[Text]]
+    whole: Collection[str]
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
+        yield self._table() if self._width() <= options.max_width else self._entries()
+
+    def _table(self) -> Table:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, header_style="bold", show_edge=False)
+        for heading in self.headings:
+            table.add_column(heading, no_wrap=heading in self.whole, overflow="fold")
+        for line in self.lines:
+            table.add_row(*line)
+        return table
+
+    def _width(self) -> int:
+        return sum(self._column_width(at, heading) + _GAP for at, heading in enumerate(self.headings)) - _GAP
+
+    def _column_width(self, at: int, heading: str) -> int:
+        widest = max(len(heading), *(line[at].cell_len for line in self.lines))
+        return widest if heading in self.whole else min(widest, _READABLE_WIDTH)
+
+    def _entries(self) -> RenderableType:
+        return stacked(*(self._entry(line) for line in self.lines))
+
+    def _entry(self, line: Sequence[Text]) -> RenderableType:
+        return properties((heading.lower(), cell) for heading, cell in zip(self.headings, line, strict=True))
+
+
+def rows(
+    headings: Sequence[str], lines: Iterable[Iterable[Cell]], *, empty: str, whole: Collection[str] = ("ID",)
+) -> RenderableType:
+    """A list, or the sentence that there is nothing to list."""
+    cells = [[cell if isinstance(cell, Text) else plain(cell) for cell in line] for line in lines]
+    return Rows(headings, cells, whole) if cells else quiet(empty)
 
 
 def details(title: Text, pairs: Iterable[tuple[str, Cell]]) -> RenderableType:
     """One thing, a line for each of its properties."""
+    return Group(title, properties(pairs))
+
+
+def properties(pairs: Iterable[tuple[str, Cell]]) -> RenderableType:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in pairs:
         grid.add_row(name, value if isinstance(value, Text) else plain(value))
-    return Group(title, grid)
+    return grid
 
 
 def stacked(*parts: RenderableType | None) -> RenderableType:

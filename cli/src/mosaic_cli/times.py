@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_DURATION: Final = re.compile(r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9})s)?")
+_DURATION: Final = re.compile(r"(?:([0-9]{1,6})d)?(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,9})s)?")
 _STEPS: Final = (
     (timedelta(days=365), "year"),
     (timedelta(days=1), "day"),
@@ -13,6 +13,8 @@ _STEPS: Final = (
     (timedelta(minutes=1), "minute"),
     (timedelta(seconds=1), "second"),
 )
+
+_BRIEF: Final = {"year": "y", "day": "d", "hour": "h", "minute": "min", "second": "s"}
 
 
 def parse_duration(text: str) -> timedelta:
@@ -55,10 +57,16 @@ def length(duration: timedelta) -> str:
 
 
 def relative(when: datetime, now: datetime) -> str:
-    """`3 hours ago`, `in 29 days`, `now`."""
+    """`3 hours ago`, `in 29 days`, `now`: for sentences."""
     if abs(when - now) < timedelta(seconds=1):
         return "now"
     return f"in {length(when - now)}" if when > now else f"{length(now - when)} ago"
+
+
+def brief(when: datetime, now: datetime) -> str:
+    """`3 h ago`, `in 29 d`, `now`: for columns."""
+    words = relative(when, now).split()
+    return " ".join(_BRIEF.get(word.rstrip("s"), word) for word in words)
 
 
 def absolute(when: datetime, now: datetime) -> str:

@@ -35,14 +35,14 @@ def make_token(
     role: Annotated[
         RoleName, typer.Option("--role", metavar="admin|read|query", help="query is for users, the others for operators.")
     ],
-    ttl: Annotated[timedelta, DurationOption("--ttl", help="15m if not given; admin tokens live at most 1h.")] = DEFAULT_TTL,
+    ttl: Annotated[timedelta | None, DurationOption("--ttl", help="15m if not given; admin tokens live at most 1h.")] = None,
     target: ContextOption,
     output: OutputOption,
 ) -> None:
     """Make a bearer token: export MOSAIC_TOKEN=$(mosaic auth token …)."""
-    granted = Role[role.name]
-    expires_at = utc_now().replace(microsecond=0) + ttl
-    token = mint(target, subject, granted, ttl)
+    granted, life = Role[role.name], ttl or DEFAULT_TTL
+    expires_at = utc_now().replace(microsecond=0) + life
+    token = mint(target, subject, granted, life)
     audience = (query_audience if granted is Role.QUERY else operate_audience)(target.gateway)
     document = {
         "token": token,

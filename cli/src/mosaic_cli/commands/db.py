@@ -35,6 +35,6 @@ def upgrade(*, output: OutputOption) -> None:
     told = sys.stderr if output.format is Format.JSON else None
     done = subprocess.run([sys.executable, "-m", SERVICE, "db", "upgrade"], stdout=told, check=False)  # noqa: S603  our own program
     if done.returncode:
-        raise typer.Exit(done.returncode)
+        raise typer.Exit(1)
     if output.format is Format.JSON:
         output.show_text({"upgraded": True}, "")

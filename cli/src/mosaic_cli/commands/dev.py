@@ -3,22 +3,30 @@
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.console import RenderableType
+from rich.text import Text
 
 from mosaic_cli.contexts import CONTEXTS_VARIABLE
+from mosaic_cli.dev.ancestry import end_with_ancestors
 from mosaic_cli.dev.authority import AuthorityKind
 from mosaic_cli.dev.control import NotRunning, RequestRefused, ask
-from mosaic_cli.dev.folder_lock import end_holder
+from mosaic_cli.dev.embedded import EmbeddedServerMissing
+from mosaic_cli.dev.folder_lock import FolderInUse, end_holder
 from mosaic_cli.dev.interrupts import exit_once_on_signals
 from mosaic_cli.dev.launcher import StartFailed, launch
+from mosaic_cli.dev.processes import ProcessFailed
 from mosaic_cli.failures import CommandFailed, LocalReason
 from mosaic_cli.options import OutputOption
 from mosaic_cli.output import Terminal
-from mosaic_cli.tables import rows, state
+from mosaic_cli.tables import rows
+
+if TYPE_CHECKING:
+    from mosaic_cli.dev.story import Told
 
 DEFAULT_FOLDER: Final = Path(".mosaic")
 
@@ -39,6 +47,28 @@ def up(output: OutputOption, folder: FolderOption = DEFAULT_FOLDER, ca: Authorit
         status_document = ask(folder, {"do": "status"})
     _show_status(status_document, output)
     output.note(f"export {CONTEXTS_VARIABLE}={shlex.quote(status_document['contexts'])}")
+
+
+@app.command()
+def demo(output: OutputOption, folder: FolderOption = DEFAULT_FOLDER, ca: AuthorityOption = AuthorityKind.EMBEDDED) -> None:
+    """Tell the whole story in a fresh folder, from PKI to federated answer, and leave nothing running."""
+    from mosaic_cli.dev.story import Story, StoryFailed, document_of  # noqa: PLC0415  only here; it loads a database driver
+
+    end_with_ancestors()
+    exit_once_on_signals()
+    try:
+        told = Story(folder / "demo", ca, Narrator(output)).tell()
+    except StoryFailed as failed:
+        raise CommandFailed(LocalReason.UNREACHABLE, str(failed), remedy=f"The logs are under {folder / 'demo'}.") from None
+    except (ProcessFailed, FolderInUse, EmbeddedServerMissing) as failed:
+        sentence, *log_tail = str(failed).splitlines()
+        for line in log_tail:
+            output.note(line)
+        raise CommandFailed(LocalReason.UNREACHABLE, sentence) from None
+    document = document_of(ca, told)
+    output.show(
+        document, lambda: Text(f"\n{len(told)} steps held in {document['seconds']} s. Nothing is left running.", style="bold")
+    )
 
 
 @app.command()
@@ -67,6 +97,27 @@ def start(gateway: GatewayArgument, service: ServiceArgument, output: OutputOpti
     _change("start", gateway, service, folder, output)
 
 
+@dataclass(slots=True)
+class Narrator:
+    """Tells the story on stderr while it happens."""
+
+    output: Terminal
+    number: int = 0
+
+    def begin(self, name: str) -> None:
+        self.number += 1
+        self.output.heading(f"{self.number:>2}  {name}")
+
+    def detail(self, text: str) -> None:
+        self.output.note(f"      {text}")
+
+    def command(self, line: str) -> None:
+        self.output.note(f"    $ {line}")
+
+    def end(self, told: "Told") -> None:
+        self.output.done(f"{told.result}  ({told.seconds:.1f} s)")
+
+
 @contextmanager
 def told_failures(output: Terminal) -> Iterator[None]:
     """Show the end of the log that says why, then fail with the sentence."""
@@ -92,11 +143,15 @@ def _show_status(document: Mapping[str, Any], output: Terminal) -> None:
 
 def _status_table(document: Mapping[str, Any]) -> RenderableType:
     lines = [
-        (gateway, service, state(about["state"]), str(about["pid"] or ""), _listeners(about))
-        for gateway, services in ((name, each["services"]) for name, each in document["gateways"].items())
-        for service, about in services.items()
+        (name, service, _state(about["state"]), str(about["pid"] or "–"), _listeners(about))
+        for name, gateway in document["gateways"].items()
+        for service, about in gateway["services"].items()
     ]
-    return rows(("GATEWAY", "SERVICE", "STATE", "PID", "LISTENERS"), lines, empty="nothing runs", whole=("LISTENERS",))
+    return rows(("GATEWAY", "SERVICE", "STATE", "PID", "LISTENERS"), lines, empty="Nothing runs.", whole={"LISTENERS"})
+
+
+def _state(name: str) -> Text:
+    return Text(f"● {name}", style="green") if name == "running" else Text(f"✗ {name}", style="red")
 
 
 def _listeners(about: Mapping[str, Any]) -> str:

@@ -120,7 +120,7 @@ def make_token(
     output.show_text({"url": url, "token_id": name, "grant_id": grant, "expires_at": iso(expires_at)}, url)
     output.note(f"token id  {name}")
     output.note(f"expires   {absolute(expires_at, utc_now())}")
-    output.note("Printed this once, good for one redemption: hand it over where nobody else reads it.")
+    output.note("Shown this once and good for one redemption: hand it over where nobody else reads it.")
 
 
 @app.command("revoke")

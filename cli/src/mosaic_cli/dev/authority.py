@@ -1,5 +1,6 @@
 """The federation authority of a development gateway: embedded in its broker, or a real step-ca."""
 
+import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ from mosaic_cli.dev.units import Service, Unit
 
 INIT_SECONDS: Final = 60.0
 STEP_CA_INIT: Final = Path(__file__).parent / "step-ca" / "init.sh"
+# Where `make tools` puts what it builds; in an installed package there is no such folder, and PATH alone counts.
+CHECKOUT_TOOLS: Final = Path(__file__).resolve().parents[4] / ".tools" / "bin"
 
 
 class AuthorityKind(StrEnum):
@@ -85,10 +88,11 @@ class StepCaAuthority:
         return self._folder / "certs" / "root_ca.crt"
 
     def initialise(self) -> None:
-        find_program("step")
+        step = Path(find_program("step"))
         write_private(self._password_file, self._gateway.kept.authority_password)
         environment = {
             "MOSAIC_ENV": "dev",
+            "PATH": os.pathsep.join([str(step.parent), os.environ.get("PATH", os.defpath)]),
             "STEPPATH": str(self._folder),
             "STEP_CA_PASSWORD_FILE": str(self._password_file),
             "STEP_CA_ADDRESS": self._gateway.address(STEP_CA, "https"),
@@ -129,8 +133,8 @@ def authority_of(gateway: Gateway, kind: AuthorityKind, lifeline: Lifeline) -> A
 
 
 def find_program(name: str) -> str:
-    """Raises: ProcessFailed when it is not on PATH."""
-    found = shutil.which(name)
+    """Raises: ProcessFailed when it is neither on PATH nor among the checkout's tools."""
+    found = shutil.which(name) or shutil.which(name, path=CHECKOUT_TOOLS)
     if found is None:
-        raise ProcessFailed(f"{name} is not on PATH: install it (infra/step-ca says which version), or use --ca embedded.")
+        raise ProcessFailed(f"{name} is not on PATH: run `make tools`, which needs Go, or use --ca embedded.")
     return found

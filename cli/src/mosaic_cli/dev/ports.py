@@ -4,6 +4,7 @@ A port that answers proves nothing: it may belong to yesterday's server, or to s
 """
 
 import contextlib
+import secrets
 import socket
 from pathlib import Path
 from typing import Final
@@ -12,13 +13,21 @@ LOOPBACK: Final = "127.0.0.1"
 LISTEN_STATE: Final = "0A"
 
 
+# Below what the kernel hands out for outgoing connections: a port from there is taken by a passer-by before its server is up.
+CHOSEN_FROM: Final = range(15_000, 32_000)
+
+
 def choose_free_ports(count: int) -> list[int]:
     """Distinct ports that nobody has at this moment; all are held until the last is chosen."""
+    chosen: list[int] = []
     with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind((LOOPBACK, 0))
-        return [each.getsockname()[1] for each in sockets]
+        while len(chosen) < count:
+            port = secrets.choice(CHOSEN_FROM)
+            candidate = held.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                candidate.bind((LOOPBACK, port))
+                chosen.append(port)
+    return chosen
 
 
 def listens(pid: int, port: int) -> bool:

@@ -37,5 +37,5 @@ def certificate_rows(certificates: Sequence[Certificate], now: datetime) -> Rend
             for each in certificates
         ),
         empty="No certificate yet.",
-        whole=("FINGERPRINT",),
+        whole=("FINGERPRINT", "STATE", "VALID FROM", "VALID UNTIL"),
     )

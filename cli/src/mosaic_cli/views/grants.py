@@ -17,20 +17,21 @@ from mosaic_cli.views.certificates import certificate_rows
 
 def grant_list(grants: Sequence[Grant], now: datetime) -> RenderableType:
     return rows(
-        ("ID", "STATUS", "PEER", "SUBJECT", "RESOURCES", "CREATED", "ENDS"),
+        ("STATUS", "PEER", "SUBJECT", "RESOURCES", "CREATED", "ENDS", "ID"),
         (
             (
-                identifier(grant.id),
                 state(state_of(grant, "status")),
                 grant.peer_name,
                 grant.subject_email or quiet("(gone)"),
                 ", ".join(_scope(grant).get("resources", ())),
                 when(moment(grant.created_at_us), now),
                 when(moment(grant.expires_at_us) if grant.HasField("expires_at_us") else None, now, absent="never"),
+                identifier(grant.id),
             )
             for grant in grants
         ),
         empty="No grants.",
+        whole=("STATUS", "CREATED", "ENDS", "ID"),
     )
 
 
@@ -93,7 +94,7 @@ def _tokens(grant: Grant, now: datetime) -> RenderableType:
             for token in grant.tokens
         ),
         empty="No token yet.",
-        whole=("TOKEN ID",),
+        whole=("TOKEN ID", "STATE", "CREATED", "EXPIRES"),
     )
 
 

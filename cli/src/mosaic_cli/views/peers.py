@@ -18,20 +18,21 @@ _ARROWS = {"inbound": "← asks us", "outbound": "→ we ask"}
 
 def peer_list(peers: Sequence[Peer], now: datetime) -> RenderableType:
     return rows(
-        ("ID", "NAME", "DIRECTION", "STATE", "OUR USER", "LAST SEEN", "CREATED"),
+        ("NAME", "DIRECTION", "STATE", "OUR USER", "LAST SEEN", "CREATED", "ID"),
         (
             (
-                identifier(peer.id),
                 peer.name,
                 _direction(peer),
                 state(state_of(peer, "state")),
                 peer.local_user_email or quiet("–"),
                 when(_seen(peer), now, absent="never"),
                 when(moment(peer.created_at_us), now),
+                identifier(peer.id),
             )
             for peer in peers
         ),
         empty="No peers.",
+        whole=("DIRECTION", "STATE", "LAST SEEN", "CREATED", "ID"),
     )
 
 

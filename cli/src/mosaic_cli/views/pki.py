@@ -31,7 +31,7 @@ def _identities(pki: PkiDescription, now: datetime) -> RenderableType:
         ("IDENTITY", "LEAF", "VALID UNTIL", "NAMES"),
         (line for identity in pki.identities for line in _leaves(identity, now)),
         empty="No identities.",
-        whole=("IDENTITY",),
+        whole=("IDENTITY", "LEAF", "VALID UNTIL"),
     )
 
 

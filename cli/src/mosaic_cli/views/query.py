@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from mosaic.federation.v1.query_pb2 import QueryResponse, SourceResult
 from mosaic.federation.v1.resources_pb2 import Resource
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from mosaic_cli.documents import row_document, state_of
@@ -20,7 +20,7 @@ _WIDE: Final = 60
 
 
 def answer_view(answer: QueryResponse, now: datetime) -> RenderableType:
-    return stacked(_row_list(answer.rows, now), *(Text.assemble(_source_line(each)) for each in answer.sources))
+    return stacked(_row_list(answer.rows, now), _account(answer))
 
 
 def row_sheet(answer: QueryResponse, _: datetime) -> RenderableType:
@@ -29,7 +29,7 @@ def row_sheet(answer: QueryResponse, _: datetime) -> RenderableType:
     hidden = {"_source", "id", "kind"}
     lines = [(name, _field(value)) for name, value in row_document(row).items() if name not in hidden]
     title = Text.assemble((f"{_kind(row).capitalize()} ", "bold"), identifier(row.id), "  ", quiet("from "), plain(row.source))
-    return stacked(details(title, lines), *(_source_line(each) for each in answer.sources))
+    return stacked(details(title, lines), _account(answer))
 
 
 def _row_list(found: Sequence[Resource], now: datetime) -> RenderableType:
@@ -42,7 +42,13 @@ def _row_list(found: Sequence[Resource], now: datetime) -> RenderableType:
             for row in found
         ),
         empty="No rows.",
+        whole=("STATUS", "DUE", "EXPIRES", "LAST USED", "UPDATED", "ID"),
     )
+
+
+def _account(answer: QueryResponse) -> RenderableType:
+    """What became of every source that was asked."""
+    return Group(*(_source_line(each) for each in answer.sources))
 
 
 def _source_line(source: SourceResult) -> Text:

@@ -1,17 +1,16 @@
 """``python -m mosaic_ca_broker serve`` and ``… embedded-ca init --dir D``."""
 
 import argparse
-import asyncio
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import uvloop
 from mosaic_common import log
 from mosaic_common.clock import SystemClock
 from mosaic_common.config import effective
 from mosaic_common.errors import ConfigurationError
+from mosaic_common.rpc.application import serve
 
 from mosaic_ca_broker.adapters import embedded_ca_folder
 from mosaic_ca_broker.app import build
@@ -35,9 +34,7 @@ def _serve() -> None:
     config = parse_config(os.environ)
     log.configure("ca-broker", config.mosaic_gateway, config.mosaic_log_level)
     log.logger("configuration").info("effective", **effective(config))
-    application = build(config, SystemClock())
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(application.run())
+    serve(lambda: build(config, SystemClock()))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,16 +1,15 @@
 """``python -m mosaic_enrollment serve``."""
 
 import argparse
-import asyncio
 import os
 import sys
 from collections.abc import Sequence
 
-import uvloop
 from mosaic_common import log
 from mosaic_common.clock import SystemClock
 from mosaic_common.config import effective, load
 from mosaic_common.errors import ConfigurationError
+from mosaic_common.rpc.application import serve
 
 from mosaic_enrollment.app import build
 from mosaic_enrollment.config import Config
@@ -26,9 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = load(Config, os.environ)
         log.configure("enrollment", config.mosaic_gateway, config.mosaic_log_level)
         log.logger("configuration").info("effective", **effective(config))
-        application = build(config, SystemClock())
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(application.run())
+        serve(lambda: build(config, SystemClock()))
     except ConfigurationError as error:
         sys.stderr.write(f"enrollment: {error}\n")
         return 1

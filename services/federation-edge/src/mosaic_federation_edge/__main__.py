@@ -1,19 +1,17 @@
 """``python -m mosaic_federation_edge serve --role inbound|outbound``."""
 
 import argparse
-import asyncio
 import os
 import sys
 from collections.abc import Sequence
 from typing import TypeVar
 
-import uvloop
 from mosaic_common import log
 from mosaic_common.clock import SystemClock
 from mosaic_common.config import CommonConfig, effective, load
 from mosaic_common.errors import ConfigurationError
 from mosaic_common.identity import EDGE_INBOUND, EDGE_OUTBOUND
-from mosaic_common.rpc.application import Application
+from mosaic_common.rpc.application import Application, serve
 
 from mosaic_federation_edge.app import build_inbound, build_outbound
 from mosaic_federation_edge.config import InboundConfig, OutboundConfig
@@ -24,9 +22,7 @@ ConfigT = TypeVar("ConfigT", bound=CommonConfig)
 def main(arguments: Sequence[str] | None = None) -> int:
     role = _parser().parse_args(arguments).role
     try:
-        application = _inbound() if role == "inbound" else _outbound()
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(application.run())
+        serve(_inbound if role == "inbound" else _outbound)
     except ConfigurationError as error:
         sys.stderr.write(f"edge-{role}: {error}\n")
         return 1

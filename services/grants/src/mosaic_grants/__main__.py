@@ -1,17 +1,16 @@
 """``python -m mosaic_grants serve`` and ``… db bootstrap|upgrade``."""
 
 import argparse
-import asyncio
 import json
 import os
 import sys
 from collections.abc import Sequence
 
-import uvloop
 from mosaic_common import log
 from mosaic_common.clock import SystemClock
 from mosaic_common.config import DatabaseUrl, effective, load
 from mosaic_common.errors import ConfigurationError
+from mosaic_common.rpc.application import serve
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from mosaic_grants.adapters import upgrade
@@ -67,9 +66,7 @@ def _serve() -> None:
     config = load(Config, os.environ)
     log.configure("grants", config.mosaic_gateway, config.mosaic_log_level)
     log.logger("configuration").info("effective", **effective(config))
-    application = build(config, SystemClock())
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(application.run())
+    serve(lambda: build(config, SystemClock()))
 
 
 def _passwords(secret: SecretStr) -> dict[str, str]:

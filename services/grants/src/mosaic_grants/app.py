@@ -95,7 +95,12 @@ def build(config: Config, clock: Clock) -> Application:
         PeerCredentialServicer(ledger, keys, users, clock),
         AuditChainServicer(ledger),
     )
-    return Application([operator, internal], health, background=[_countersigning(ledger)], closing=[broker.close, ledger.close])
+    return Application(
+        [operator, internal],
+        health,
+        background=[_countersigning(ledger), recorder.run],
+        closing=[recorder.write_counted, broker.close, ledger.close],
+    )
 
 
 def _countersigning(ledger: PostgresLedger) -> Callable[[], Coroutine[Any, Any, None]]:

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import uvloop
+
 from mosaic_common.log import logger
 from mosaic_common.rpc.health import Health
 from mosaic_common.rpc.server import GrpcListener
@@ -76,3 +78,16 @@ class Application:
         log.info("stopped")
         for task in failed:
             task.result()
+
+
+def serve(build: Callable[[], Application]) -> None:
+    """Run a process until it is told to stop.
+
+    The composition root runs inside the loop, because a gRPC channel belongs to the loop that it was made in.
+    """
+
+    async def main() -> None:
+        await build().run()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())

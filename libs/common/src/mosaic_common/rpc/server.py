@@ -20,6 +20,7 @@ from mosaic_common.rpc.methods import Listener, MethodTable
 # idle connections, slow readers, random refusals between the two metadata limits, a second server on the same port.
 OPTIONS: Final = (
     ("grpc.max_concurrent_streams", 64),
+    ("grpc.http.overload_protection", 0),
     ("grpc.server.max_pending_requests", 20_000),
     ("grpc.server.max_pending_requests_hard_limit", 20_000),
     ("grpc.max_receive_message_length", 64 * 1024),

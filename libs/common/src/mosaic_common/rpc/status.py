@@ -7,7 +7,7 @@ from google.protobuf.any_pb2 import Any
 from google.rpc import error_details_pb2 as details
 from google.rpc.status_pb2 import Status
 
-from mosaic_common.errors import MosaicError, Reason, Unavailable, Violation
+from mosaic_common.errors import Layer, MosaicError, Reason, Unavailable, Violation
 
 DOMAIN: Final = "federation.mosaicstack.dev"
 DETAILS_KEY: Final = "grpc-status-details-bin"
@@ -90,6 +90,7 @@ def from_rpc_error(rpc_error: grpc.RpcError, *, dependency: str) -> MosaicError:
     return Unavailable(
         Reason.DEPENDENCY_UNAVAILABLE,
         f"{dependency} cannot be reached.",
+        layer=Layer.DEPENDENCY,
         remedy=f"Check that {dependency} runs and is healthy.",
         metadata={"dependency": dependency},
     )

@@ -7,7 +7,7 @@ from mosaic.ca.v1 import certificate_authority_pb2 as ca_pb2
 from mosaic.ca.v1 import certificate_authority_pb2_grpc as ca_grpc
 from mosaic.errors.v1 import errors_pb2
 from mosaic.grants.v1 import ledger_pb2, ledger_pb2_grpc
-from mosaic_common.errors import Layer, Reason
+from mosaic_common.errors import Reason
 from mosaic_common.identity import CA_BROKER, GRANTS
 from mosaic_common.rpc.client import answer_of
 
@@ -53,11 +53,12 @@ class Grants:
         answer = await answer_of(self._stub.CompleteEnrollment(request), dependency=GRANTS)
         return _enrolled(answer.enrolled)
 
-    async def record_refusal(self, reason: Reason, layer: Layer | None, source_address: str) -> None:
+    async def record_refusal(self, attempt: Attempt, reason: Reason, source_address: str) -> None:
         request = ledger_pb2.RecordRefusalRequest(
             reason=errors_pb2.Reason.Value(f"REASON_{reason.name}"),
-            layer=errors_pb2.Layer.Value(f"LAYER_{layer.name}") if layer else errors_pb2.LAYER_UNSPECIFIED,
+            layer=errors_pb2.LAYER_CA,
             source_address=source_address,
+            token_id=attempt.token_id,
             repeated=1,
         )
         await answer_of(self._stub.RecordRefusal(request), dependency=GRANTS)

@@ -60,6 +60,7 @@ class Enrolled:
 class GrantsLedger(Protocol):
     async def claim(self, redemption: Redemption) -> Attempt | Enrolled: ...
     async def release(self, attempt: Attempt, reason: Reason, source_address: str) -> None: ...
+    async def record_refusal(self, attempt: Attempt, reason: Reason, source_address: str) -> None: ...
     async def complete(self, attempt: Attempt, chain: Sequence[bytes], source_address: str) -> Enrolled: ...
 
 
@@ -94,6 +95,8 @@ class Redeemer:
         except MosaicError as refused:
             if _cannot_have_signed(refused):
                 await self._ledger.release(claimed, refused.reason, redemption.source_address)
+            else:
+                await self._ledger.record_refusal(claimed, refused.reason, redemption.source_address)
             raise
         # 4. Complete: grants verifies the certificate for itself and activates.
         return await self._ledger.complete(claimed, chain, redemption.source_address)

@@ -24,7 +24,7 @@ class PostgresAuditStore:
 
     async def append(self, chain: Chain, rows: Sequence[SealedRow]) -> None:
         try:
-            await self._database.execute(_APPEND, chain.chain_id, chain.seq + 1, chain.head, rows_json(rows))
+            await self._database.fetch_raw(_APPEND, chain.chain_id, chain.seq + 1, chain.head, rows_json(rows))
         except asyncpg.PostgresError as error:
             if error.sqlstate in {AUDIT_NOT_CONTINUOUS, AUDIT_CHAIN_NOT_OPEN}:
                 raise ChainLost(error.sqlstate) from None

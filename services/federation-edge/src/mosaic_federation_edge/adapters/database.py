@@ -14,6 +14,8 @@ from mosaic_common.log import logger
 CONNECT_SECONDS: Final = 2.0
 # Above the role's own statement_timeout: only a server that says nothing at all meets this one.
 COMMAND_SECONDS: Final = 3.0
+# Undefined function, undefined schema, no privilege on it (PostgreSQL, appendix A).
+_NO_SCHEMA: Final = frozenset({"42883", "3F000", "42501"})
 _NO_ANSWER: Final = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
@@ -60,16 +62,14 @@ class Database:
             self._pool.terminate()
 
     async def fetch(self, statement: str, *arguments: object) -> Sequence[Sequence[Any]]:
-        """Run one statement and return its rows.
+        """Run a statement that only reads.
 
         Raises:
             AccessDenied, CertificateRefused: what a read function refused with.
-            Unavailable: no answer; nobody knows whether the statement ran.
+            Unavailable: no answer.
         """
         try:
-            async with self._pool.acquire() as connection:
-                rows: Sequence[Sequence[Any]] = await connection.fetch(statement, *arguments)
-                return rows
+            return await self.fetch_raw(statement, *arguments)
         except asyncpg.PostgresError as error:
             refusal = REFUSALS.get(error.sqlstate)
             if refusal is not None:
@@ -79,11 +79,9 @@ class Database:
                 raise
             self._log.error("statement_failed", sqlstate=error.sqlstate)
             raise database_unavailable() from error
-        except _NO_ANSWER as error:
-            raise database_unavailable() from error
 
-    async def execute(self, statement: str, *arguments: object) -> None:
-        """Run one statement.
+    async def fetch_raw(self, statement: str, *arguments: object) -> Sequence[Sequence[Any]]:
+        """Run any statement.
 
         Raises:
             asyncpg.PostgresError: what the database answered.
@@ -91,7 +89,8 @@ class Database:
         """
         try:
             async with self._pool.acquire() as connection:
-                await connection.execute(statement, *arguments)
+                rows: Sequence[Sequence[Any]] = await connection.fetch(statement, *arguments)
+                return rows
         except _NO_ANSWER as error:
             raise database_unavailable() from error
 
@@ -99,13 +98,18 @@ class Database:
         """Compare the schema with the one that this release reads; also tells whether the database answers at all.
 
         Raises:
-            ConfigurationError: another one.
+            ConfigurationError: another one, or none.
             Unavailable: no answer.
         """
-        rows = await self.fetch("SELECT federation.schema_version()")
-        if rows[0][0] != SCHEMA_VERSION:
+        try:
+            found = f"stands at {(await self.fetch_raw('SELECT federation.schema_version()'))[0][0]}"
+        except asyncpg.PostgresError as error:
+            if error.sqlstate not in _NO_SCHEMA:
+                raise database_unavailable() from error
+            found = "is not there for this role"
+        if found != f"stands at {SCHEMA_VERSION}":
             raise ConfigurationError(
-                f"The database stands at migration {rows[0][0]} and this release needs {SCHEMA_VERSION}: run `mosaic db upgrade`."
+                f"The database's schema {found}, and this release needs {SCHEMA_VERSION}: run `mosaic db upgrade`."
             )
 
 

@@ -97,7 +97,6 @@ class FederationServicer:
         )
         if now.expires_at_us is not None:
             response.grant_expires_at_us = now.expires_at_us
-        call.facts.result_count = 1
         return response
 
     async def GetResource(self, request: pb.GetResourceRequest, call: Call) -> pb.GetResourceResponse:

@@ -25,10 +25,11 @@ class Limits:
     user: Rate
 
 
+# Above what one caller reaches who waits for each answer; far below what would keep this process from everybody else.
 DEFAULT_LIMITS: Final = Limits(
-    source=Rate(per_second=1000, burst=2000),
-    certificate=Rate(per_second=500, burst=1000),
-    grant=Rate(per_second=100, burst=400),
-    peer=Rate(per_second=200, burst=800),
-    user=Rate(per_second=20, burst=100),
+    source=Rate(per_second=2000, burst=4000),
+    certificate=Rate(per_second=1000, burst=2000),
+    grant=Rate(per_second=500, burst=1000),
+    peer=Rate(per_second=1000, burst=2000),
+    user=Rate(per_second=50, burst=200),
 )

@@ -68,6 +68,8 @@ class QueryTokens:
         """
         try:
             raw = _parse_base64(unverified_token)
+            if not raw.startswith(_VERSION):
+                raise ValueError("another version")
             nonce, sealed = raw[1 : 1 + _NONCE_BYTES], raw[1 + _NONCE_BYTES :]
             expires_at_us, positions = orjson.loads(self._cipher.decrypt(nonce, sealed, binding.associated_data))
         except (binascii.Error, ValueError, InvalidTag):

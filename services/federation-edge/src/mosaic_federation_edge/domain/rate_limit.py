@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from typing import Final, Protocol
 
 from mosaic_common.errors import Layer, RateLimited, Reason
@@ -96,6 +97,7 @@ class TokenBuckets:
             )
 
 
+@lru_cache(maxsize=4096)
 def source_key(address: str) -> str:
     """The part of a source address that one party commands: an IPv4 address, or the /64 of an IPv6 address."""
     try:

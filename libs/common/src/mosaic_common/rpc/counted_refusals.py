@@ -1,0 +1,51 @@
+"""Refusals that are too many to have a row each: one row per key and second, which says how many it stands for."""
+
+from dataclasses import replace
+from typing import Final
+
+from mosaic_common.audit import AuditRow
+from mosaic_common.errors import AuthRefused, Layer, MosaicError, Reason
+from mosaic_common.rpc.call import Call
+
+MAX_ROWS: Final = 1024
+_ELSEWHERE: Final = "others"
+
+_Key = tuple[str, str, Reason | None]
+
+
+class CountedRefusals:
+    """Counts what came since the last harvest.
+
+    The number of rows is bounded too: whoever calls from very many addresses is counted under one row for them all.
+    """
+
+    def __init__(self, max_rows: int = MAX_ROWS) -> None:
+        self._max_rows: Final = max_rows
+        self._rows: dict[_Key, AuditRow] = {}
+
+    def count(self, row: AuditRow) -> None:
+        """Count a refusal: by who was refused (certificate, else source address) and why."""
+        key = _key(row)
+        if key not in self._rows and len(self._rows) >= self._max_rows:
+            row = replace(row, actor=_ELSEWHERE, source_address=_ELSEWHERE, peer_id=None, grant_id=None, subject_user_id=None)
+            key = _key(row)
+        known = self._rows.get(key)
+        self._rows[key] = row if known is None else replace(known, repeated=known.repeated + row.repeated)
+
+    def harvest(self) -> list[AuditRow]:
+        """Return one row per key, and begin anew."""
+        rows, self._rows = list(self._rows.values()), {}
+        return rows
+
+
+def is_counted(call: Call, error: MosaicError) -> bool:
+    """Whether the sender had spent nothing of its limits yet, and had not said who it is."""
+    return (
+        (error.reason is Reason.RATE_LIMITED and error.layer is Layer.SOURCE)
+        or error.reason is Reason.MESSAGE_MALFORMED
+        or (isinstance(error, AuthRefused) and call.caller is None)
+    )
+
+
+def _key(row: AuditRow) -> _Key:
+    return row.actor, "" if row.actor else row.source_address, row.denied_reason

@@ -1,0 +1,55 @@
+"""Another gateway's inbound edge in somebody else's hands: the right name under its own root, and whatever answers it likes."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import grpc
+from mosaic.federation.v1 import federation_pb2, federation_pb2_grpc
+from mosaic_common import pki
+from mosaic_common.clock import SystemClock
+from mosaic_common.identity import EDGE_INBOUND
+from mosaic_common.pki import PkiDirectory
+
+Page = federation_pb2.ListResourcesResponse
+Behaviour = Callable[[federation_pb2.ListResourcesRequest, grpc.aio.ServicerContext], Awaitable[Page]]
+
+
+@dataclass(slots=True)
+class LyingPeer(federation_pb2_grpc.FederationServiceServicer):
+    """Answers every list with ``behaviour``.
+
+    Attributes:
+        asked: what it was asked, in order.
+    """
+
+    name: str
+    root_pem: bytes
+    behaviour: Behaviour
+    address: str = ""
+    asked: list[federation_pb2.ListResourcesRequest] = field(default_factory=list)
+
+    @classmethod
+    @asynccontextmanager
+    async def start(cls, folder: Path, name: str, behaviour: Behaviour) -> AsyncIterator[Self]:
+        """Listen with the leaf of a service PKI of its own, made when the folder has none."""
+        directory = PkiDirectory(folder / "pki")
+        if not directory.root.certificate.exists():
+            pki.init(directory.path, name, "localhost", clock=SystemClock())
+        leaf = directory.identity(EDGE_INBOUND)
+        peer = cls(name, leaf.service_root.read_bytes(), behaviour)
+        server = grpc.aio.server()
+        federation_pb2_grpc.add_FederationServiceServicer_to_server(peer, server)  # type: ignore[no-untyped-call]
+        pair = (leaf.public_certificate_key.read_bytes(), leaf.public_certificate.read_bytes())
+        peer.address = f"127.0.0.1:{server.add_secure_port('127.0.0.1:0', grpc.ssl_server_credentials([pair]))}"
+        await server.start()
+        try:
+            yield peer
+        finally:
+            await server.stop(grace=None)
+
+    async def ListResources(self, request: federation_pb2.ListResourcesRequest, context: grpc.aio.ServicerContext) -> Page:
+        self.asked.append(request)
+        return await self.behaviour(request, context)

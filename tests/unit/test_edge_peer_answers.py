@@ -1,0 +1,153 @@
+"""What a peer answers, believed in nothing."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import grpc
+import pytest
+from google.protobuf.any_pb2 import Any as Packed
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+from mosaic.federation.v1.federation_pb2 import ListResourcesResponse
+from mosaic.federation.v1.resources_pb2 import Resource
+from mosaic_common.errors import Reason
+from mosaic_federation_edge.adapters.peers import CLOCK_SKEW, MAX_PAGE_TOKEN, find_reason, verified_page
+from mosaic_federation_edge.domain.fan_out import SourceFailed, SourcePage, SourceStatus
+
+NOW = datetime(2031, 5, 4, 12, 0, tzinfo=UTC)
+LATEST_US = int((NOW + CLOCK_SKEW).timestamp()) * 1_000_000
+
+
+def task(number: int = 1, **fields: Any) -> Resource:
+    row = Resource(
+        id=str(UUID(int=number)), owner_id=str(UUID(int=9)), updated_at_us=1_700_000_000_000_000, source="local", **fields
+    )
+    row.task.title = "Call the plumber\x1b[2J\u202e"
+    return row
+
+
+def answer(*rows: Resource, **fields: Any) -> ListResourcesResponse:
+    return ListResourcesResponse(resources=rows, **fields)
+
+
+def verified(response: ListResourcesResponse, *, resource: str = "tasks", page_size: int = 3) -> SourcePage[Resource]:
+    return verified_page(response, "work", resource, page_size=page_size, now=NOW)
+
+
+def test_the_source_is_ours_to_say() -> None:
+    """Whatever a peer calls itself, its rows bear the connection's name; their text stays, for whoever shows it to escape."""
+    page = verified(answer(task(), source="local", next_page_token="t", truncated=True))
+    assert [row.source for row in page.rows] == ["federated:work"]
+    assert page.rows[0].task.title == "Call the plumber\x1b[2J\u202e"
+    assert (page.next_position, page.truncated) == ("t", True)
+
+
+@pytest.mark.parametrize(
+    ("field", "resource"),
+    [pytest.param("created_at_us", "credentials", id="created"), pytest.param("last_used_at_us", "api_keys", id="last used")],
+)
+def test_times_from_the_future_are_clamped(field: str, resource: str) -> None:
+    """updated_at orders the answer, so a peer may set it no further than clocks differ; a due date may lie anywhere."""
+    late = int((NOW + timedelta(days=999)).timestamp()) * 1_000_000
+    row = task()
+    row.updated_at_us, row.task.due_at_us = 2**63 - 1, late
+    page = verified(answer(row))
+    assert (page.rows[0].updated_at_us, page.rows[0].task.due_at_us) == (LATEST_US, late)
+
+    kind = "credential" if resource == "credentials" else "api_key"
+    row = Resource(id=str(uuid4()), owner_id=str(uuid4()))
+    setattr(getattr(row, kind), field, late)
+    page = verified(answer(row), resource=resource)
+    assert getattr(getattr(page.rows[0], kind), field) == LATEST_US
+
+
+def test_a_time_that_is_absent_stays_absent() -> None:
+    """Clamping gives no key a last use that it never had."""
+    row = Resource(id=str(uuid4()), owner_id=str(uuid4()))
+    row.api_key.label = "deploy"
+    assert not verified(answer(row), resource="api_keys").rows[0].api_key.HasField("last_used_at_us")
+
+
+def test_what_this_release_does_not_know_is_dropped() -> None:
+    """Fields without a name here do not travel on to the user."""
+    response = ListResourcesResponse.FromString(answer(task()).SerializeToString() + b"\xfa\x3f\x06hidden")
+    response.resources[0].MergeFromString(b"\xfa\x3f\x06hidden")
+    assert b"hidden" in response.SerializeToString()
+    assert b"hidden" not in verified(response).rows[0].SerializeToString()
+
+
+def test_a_page_without_rows_is_the_last() -> None:
+    """A peer cannot keep a reader turning empty pages."""
+    assert verified(answer(next_page_token="more")).next_position == ""
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda: answer(*(task(number) for number in range(4))), id="more rows than were asked for"),
+        pytest.param(lambda: answer(Resource(id=str(uuid4()), owner_id=str(uuid4()))), id="a row of no kind"),
+        pytest.param(lambda: answer(_with(task(), "note")), id="a row of another kind"),
+        pytest.param(lambda: answer(_set(task(), id="../../etc")), id="an id that is none"),
+        pytest.param(lambda: answer(_set(task(), id=str(uuid4()).upper())), id="an id in another spelling"),
+        pytest.param(lambda: answer(_set(task(), owner_id="")), id="no owner"),
+        pytest.param(lambda: answer(_set(task(), team_id="x" * 36)), id="a team that is none"),
+        pytest.param(lambda: answer(task(), next_page_token="x" * (MAX_PAGE_TOKEN + 1)), id="a page token without end"),
+        pytest.param(lambda: answer(_text(task(), 4 * 1024 * 1024)), id="more bytes than one answer holds"),
+    ],
+)
+def test_refuses_an_answer_that_does_not_hold(make: Callable[[], ListResourcesResponse]) -> None:
+    """One thing wrong and nothing of the answer is passed on."""
+    with pytest.raises(SourceFailed) as failed:
+        verified(make())
+    assert (failed.value.status, failed.value.reason) == (SourceStatus.UNAVAILABLE, None)
+
+
+def _with(row: Resource, kind: str) -> Resource:
+    getattr(row, kind).SetInParent()
+    return row
+
+
+def _set(row: Resource, **fields: str) -> Resource:
+    for name, value in fields.items():
+        setattr(row, name, value)
+    return row
+
+
+def _text(row: Resource, size: int) -> Resource:
+    row.task.description = "x" * size
+    return row
+
+
+def error(*details: Packed | bytes, key: str = "grpc-status-details-bin") -> grpc.aio.AioRpcError:
+    if details and isinstance(details[0], bytes):
+        raw = details[0]
+    else:
+        raw = Status(code=7, message="anything", details=details).SerializeToString()
+    return grpc.aio.AioRpcError(grpc.StatusCode.PERMISSION_DENIED, grpc.aio.Metadata(), grpc.aio.Metadata((key, raw)))
+
+
+def info(reason: str, domain: str = "federation.mosaicstack.dev") -> Packed:
+    packed = Packed()
+    packed.Pack(ErrorInfo(reason=reason, domain=domain, metadata={"anything": "\x1b[2J"}))
+    return packed
+
+
+@pytest.mark.parametrize(
+    ("refused", "reason"),
+    [
+        pytest.param(error(info("GRANT_NOT_ACTIVE")), Reason.GRANT_NOT_ACTIVE, id="one of ours"),
+        pytest.param(error(), None, id="no details"),
+        pytest.param(error(info("<script>")), None, id="a reason that does not exist"),
+        pytest.param(error(info("GRANT_NOT_ACTIVE", "example.com")), None, id="another domain's"),
+        pytest.param(error(b"\xff\xff\xff"), None, id="bytes that are no status"),
+        pytest.param(
+            error(Packed(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=b"\xff\xff")), None, id="a detail that is none"
+        ),
+        pytest.param(error(b"", key="other-bin"), None, id="another trailer"),
+    ],
+)
+def test_of_a_peers_error_only_a_known_reason_is_read(refused: grpc.aio.AioRpcError, reason: Reason | None) -> None:
+    """Hostile details neither reach the user nor break the query."""
+    assert find_reason(refused) is reason
