@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import grpc
 from mosaic.federation.v1 import federation_pb2, federation_pb2_grpc
@@ -14,12 +14,12 @@ from mosaic_common.identity import EDGE_INBOUND
 from mosaic_common.pki import PkiDirectory
 
 Page = federation_pb2.ListResourcesResponse
-Behaviour = Callable[[federation_pb2.ListResourcesRequest, grpc.aio.ServicerContext], Awaitable[Page]]
+Behaviour = Callable[[federation_pb2.ListResourcesRequest, Any], Awaitable[Page]]
 
 
 @dataclass(slots=True)
 class LyingPeer(federation_pb2_grpc.FederationServiceServicer):
-    """Answers every list with ``behaviour``.
+    """Answers every list with ``behaviour``, which gets the request and the servicer context.
 
     Attributes:
         asked: what it was asked, in order.
@@ -41,7 +41,7 @@ class LyingPeer(federation_pb2_grpc.FederationServiceServicer):
         leaf = directory.identity(EDGE_INBOUND)
         peer = cls(name, leaf.service_root.read_bytes(), behaviour)
         server = grpc.aio.server()
-        federation_pb2_grpc.add_FederationServiceServicer_to_server(peer, server)  # type: ignore[no-untyped-call]
+        federation_pb2_grpc.add_FederationServiceServicer_to_server(peer, server)
         pair = (leaf.public_certificate_key.read_bytes(), leaf.public_certificate.read_bytes())
         peer.address = f"127.0.0.1:{server.add_secure_port('127.0.0.1:0', grpc.ssl_server_credentials([pair]))}"
         await server.start()
@@ -50,6 +50,6 @@ class LyingPeer(federation_pb2_grpc.FederationServiceServicer):
         finally:
             await server.stop(grace=None)
 
-    async def ListResources(self, request: federation_pb2.ListResourcesRequest, context: grpc.aio.ServicerContext) -> Page:
+    async def ListResources(self, request: federation_pb2.ListResourcesRequest, context: Any) -> Page:
         self.asked.append(request)
         return await self.behaviour(request, context)

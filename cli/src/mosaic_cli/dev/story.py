@@ -38,6 +38,7 @@ READS: Final = ("tasks", "notes", "memory")
 COMMAND_SECONDS: Final = 60.0
 PAGE: Final = 100
 CAP: Final = 10
+SHOWN_CHARACTERS: Final = 60
 
 
 class StoryFailed(Exception):
@@ -82,6 +83,7 @@ class Story:
     _seeded: dict[str, Summary] = field(default_factory=dict)
     _scope: Scope | None = None
     _url: str = ""
+    _grant_id: str = ""
 
     def tell(self) -> list[Told]:
         """Tell it to the end. Nothing is left running, however it ends.
@@ -159,15 +161,13 @@ class Story:
         self._grant_id = self._create_grant(document)
         return f"grant {self._grant_id}, pending: Maya's tasks of her own and of Platform, her own notes, all memory that she sees"
 
-    _grant_id: str = ""
-
     def _token(self) -> str:
         answer = self._on("work", "federation", "grant", "token", self._grant_id)
         self._url = answer["url"]
         return f"token {answer['token_id'][:16]}…, a URL for one redemption within 15 minutes"
 
     def _add_peer(self) -> str:
-        peer = self._on("home", "federation", "peer", "add", "--user", USER, stdin=self._url)["peer"]
+        peer = self._on("home", "federation", "peer", "add", "--user", USER, stdin=self._url)
         _hold(peer["state"] == "active", "the connection is not active")
         return f"connection {peer['name']} is active: key made and sealed at home, certificate from work"
 
@@ -200,12 +200,12 @@ class Story:
         return ", ".join(found) + ": the same ids as a query of our own on work's database"
 
     def _merge(self) -> str:
-        rows, answer = self._query("tasks", "all")
-        sources = {source: sum(row["_source"] == source for row in rows) for source in ("local", "federated:work")}
+        answer = self._ask("tasks", "all")
+        sources = {source: sum(row["_source"] == source for row in answer["rows"]) for source in ("local", "federated:work")}
         _hold(not answer["_partial"] and all(sources.values()), "a source is missing")
-        times = [row["updated_at"] for row in rows]
+        times = [row["updated_at"] for row in answer["rows"]]
         _hold(times == sorted(times, reverse=True), "the rows are not in order")
-        return f"{sources['local']} rows from here and {sources['federated:work']} from work, newest first"
+        return f"{sources['local']} rows from here and {sources['federated:work']} from work on one page, newest first"
 
     def _cut(self) -> str:
         document = {"resources": ["notes"], "max_rows_per_query": CAP}
@@ -258,7 +258,7 @@ class Story:
         scope_file = self.folder / "scope.json"
         scope_file.write_text(json.dumps(document, indent=2))
         arguments = ("grant", "create", "--user", USER, "--peer", "home", "--scope", str(scope_file))
-        return str(self._on("work", "federation", *arguments)["grant"]["id"])
+        return str(self._on("work", "federation", *arguments)["id"])
 
     def _query(self, resource: str, source: str) -> tuple[list[Mapping[str, Any]], Mapping[str, Any]]:
         """Every page of one query; the rows, and the last answer."""
@@ -358,4 +358,4 @@ def _line(done: StepDone) -> str:
 
 
 def _shown(arguments: Sequence[str]) -> str:
-    return f"mosaic {shlex.join(arguments)}"
+    return f"mosaic {shlex.join(each if len(each) <= SHOWN_CHARACTERS else f'{each[:SHOWN_CHARACTERS]}…' for each in arguments)}"

@@ -48,7 +48,7 @@ class Health:
         return self._up.get(dependency, False)
 
     async def start(self) -> None:
-        for name in self._dependencies:
+        for name in self._dependencies.keys() - self._up.keys():  # not over what a ping has found out already
             await self._servicer.set(f"dependency.{name}", health_pb2.HealthCheckResponse.UNKNOWN)
         await self._servicer.set("", health_pb2.HealthCheckResponse.SERVING)
 

@@ -4,6 +4,7 @@ from typing import Final, NoReturn
 
 import grpc
 from google.protobuf.any_pb2 import Any
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2 as details
 from google.rpc.status_pb2 import Status
 
@@ -38,13 +39,14 @@ def to_status(error: MosaicError, *, request_id: str, outside: bool) -> Status:
         request_id: of the refused call.
         outside: the reader is no operator, user or service of this gateway.
     """
-    metadata = {"http_status": str(error.status.http_status), "request_id": request_id}
+    own = {"http_status": str(error.status.http_status), "request_id": request_id}
+    metadata = dict(own)
     if outside and error.reason in _OUTSIDE:
         message = _OUTSIDE[error.reason]
         metadata["remediation"] = "Tell the operator of that gateway this request id."
     else:
         message = error.message
-        metadata |= error.metadata
+        metadata = error.metadata | own
         if error.remedy is not None:
             metadata["remediation"] = error.remedy
     status = Status(code=error.status.code.value, message=message)
@@ -97,22 +99,25 @@ def from_rpc_error(rpc_error: grpc.RpcError, *, dependency: str) -> MosaicError:
 
 
 def _find_error(raw: bytes) -> MosaicError | None:
-    status = Status.FromString(raw)
     info, bad, retry = details.ErrorInfo(), details.BadRequest(), details.RetryInfo()
-    for detail in status.details:
-        for message in (info, bad, retry):
-            detail.Unpack(message)
+    try:
+        status = Status.FromString(raw)
+        for detail in status.details:
+            for message in (info, bad, retry):
+                detail.Unpack(message)
+        retry_after = retry.retry_delay.ToTimedelta() if retry.HasField("retry_delay") else None
+    except (DecodeError, OverflowError, ValueError):
+        return None  # whoever wrote this was not our code
     if info.domain != DOMAIN or info.reason not in Reason.__members__:
         return None
     metadata = dict(info.metadata)
-    for own in ("http_status", "request_id"):
-        metadata.pop(own, None)
+    metadata.pop("http_status", None)
     return MosaicError(
         Reason(info.reason),
         status.message,
         remedy=metadata.pop("remediation", None),
         violations=[Violation(v.field, v.description) for v in bad.field_violations],
-        retry_after=retry.retry_delay.ToTimedelta() if retry.HasField("retry_delay") else None,
+        retry_after=retry_after,
         metadata=metadata,
     )
 

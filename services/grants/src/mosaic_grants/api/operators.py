@@ -179,7 +179,12 @@ class PeerServicer:
             call.facts.subject_user_id = user.id
             existing = await tx.find_connection(user.id, name)
             if existing is not None:
-                connections.verify_resumable(existing, common_name=request.common_name, remote_gateway=request.remote_gateway)
+                connections.verify_resumable(
+                    existing,
+                    common_name=request.common_name,
+                    remote_gateway=request.remote_gateway,
+                    enrollment_url=offer.address,
+                )
                 key = await tx.get_key(existing.id, "pending")
                 assert key is not None  # a pending connection is written together with its key
                 return _prepared(existing, key.csr_der)

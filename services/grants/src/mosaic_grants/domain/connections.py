@@ -54,13 +54,14 @@ def open_key(keys: SealingKeys, row: ConnectionKey, *, local_user_id: UUID, comm
     return keys.open(row.client_key_sealed, _binding(row.id, local_user_id, csr.spki_sha256))
 
 
-def verify_resumable(peer: Peer, *, common_name: str, remote_gateway: str) -> None:
+def verify_resumable(peer: Peer, *, common_name: str, remote_gateway: str, enrollment_url: str) -> None:
     """Accept a connection of this name that was begun and not finished, with the same other side.
 
     Raises:
         Conflict: NAME_TAKEN.
     """
-    if peer.state is not PeerState.PENDING or (peer.common_name, peer.remote_gateway) != (common_name, remote_gateway):
+    begun = (peer.common_name, peer.remote_gateway, peer.enrollment_url)
+    if peer.state is not PeerState.PENDING or begun != (common_name, remote_gateway, enrollment_url):
         raise Conflict(
             Reason.NAME_TAKEN,
             f"This user has a connection {peer.name!r} already; it is {peer.state}.",
