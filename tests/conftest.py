@@ -17,6 +17,7 @@ BINARIES: Final = {"stepca": ("step-ca", "step"), "grpcurl": ("grpcurl",), "open
 os.environ["PATH"] = f"{ROOT / '.tools' / 'bin'}{os.pathsep}{os.environ['PATH']}"
 # grpc reads it once, when it is imported: with an EC server key it leaves TLS 1.2 without a usable suite.
 os.environ["GRPC_SSL_CIPHER_SUITES"] = "ECDHE-RSA-AES128-GCM-SHA256"
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 def in_ci() -> bool:

@@ -70,8 +70,9 @@ async def test_a_second_redemption_is_gone(work: Gateway, url: EnrollmentUrl) ->
 async def test_an_expired_token_is_gone_by_the_databases_clock(work: Gateway, url: EnrollmentUrl) -> None:
     """One second late is late."""
     work.execute(
-        "UPDATE federation.federation_enrollment_tokens SET created_at = now() - interval '901 s', expires_at = now() - interval '1 s'"
-        " WHERE fingerprint_sha256 IS NULL AND voided_at IS NULL"
+        """UPDATE federation.federation_enrollment_tokens
+           SET created_at = now() - interval '901 s', expires_at = now() - interval '1 s'
+           WHERE fingerprint_sha256 IS NULL AND voided_at IS NULL"""
     )
     refused = await refusal(work.redeem(url))
     assert (refused.reason, refused.metadata["http_status"]) == ("ENROLLMENT_TOKEN_EXPIRED", "410")

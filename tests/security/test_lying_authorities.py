@@ -37,6 +37,7 @@ from mosaic_common.rpc.methods import Listener
 from mosaic_common.rpc.server import GrpcListener, ServerTls
 from mosaic_common.warrants import Warrant, WarrantVerifier
 from mosaic_common.x509 import Csr, verify_csr
+from structlog.testing import capture_logs
 
 from tests.support import authorities as lies
 from tests.support.authorities import LyingAuthority
@@ -81,7 +82,7 @@ class LyingCa(Liar):
 
 
 class LyingBroker(Liar):
-    """Whoever broke into ca-broker: its leaf, its key, the authority's ear, and no check at all."""
+    """Whoever broke into ca-broker: its leaf, its key, the authority's ear, and no look at what was signed."""
 
     async def IssueCertificate(self, request: pb.IssueCertificateRequest, call: Call) -> pb.IssueCertificateResponse:
         pki = IdentityFolder(self._gateway.pki / CA_BROKER)
@@ -117,10 +118,15 @@ def honest_broker(gateway: Gateway, authority: CertificateAuthority) -> Applicat
 
 @dataclass(frozen=True, slots=True)
 class Deceived:
-    """A gateway in which one service, or what stands behind it, lies."""
+    """A gateway in which one service, or what stands behind it, lies.
+
+    Attributes:
+        found_out_in: the method of the service whose task it is not to believe it.
+    """
 
     gateway: Gateway
     liar: Liar
+    found_out_in: str
 
 
 @contextmanager
@@ -154,13 +160,14 @@ async def deceived(
     with prepared(postgres_server, valkey, tmp_path_factory.mktemp("deceived")) as gateway:
         if request.param == "the authority":
             authority = LyingCa(gateway)
-            liar: Liar = authority
+            deceived = Deceived(gateway, authority, "/mosaic.ca.v1.CertificateAuthorityService/IssueCertificate")
             broker = honest_broker(gateway, authority)
         else:
-            liar = lying = LyingBroker(gateway)
+            lying = LyingBroker(gateway)
+            deceived = Deceived(gateway, lying, "/mosaic.grants.v1.EnrollmentLedgerService/CompleteEnrollment")
             broker = lying.application()
         async with enrolling(gateway, broker):
-            yield Deceived(gateway, liar)
+            yield deceived
 
 
 @pytest.fixture(autouse=True)
@@ -228,8 +235,11 @@ async def test_nothing_else_than_what_was_ordered_becomes_active(deceived: Decei
     offer = await Offer.make(deceived.gateway)
     deceived.liar.lie = lie
 
-    refused = await refusal(deceived.gateway.redeem(offer.url))
+    with capture_logs() as events:
+        refused = await refusal(deceived.gateway.redeem(offer.url))
 
+    finders = [each["method"] for each in events if each.get("reason") == "CA_LIED"]
+    assert finders == [deceived.found_out_in, "/mosaic.enrollment.v1.EnrollmentService/Enroll"]
     assert (refused.code, refused.reason) == (grpc.StatusCode.DATA_LOSS, "CA_LIED")
     assert refused.metadata["http_status"] == "502"
     assert offer.standing() == ("pending", "pending", 0)

@@ -13,7 +13,7 @@ from mosaic_cli.contexts import write_private
 from mosaic_cli.dev.embedded import EmbeddedValkey
 from mosaic_cli.dev.gateway import DATABASE, LISTENERS, POSTGRES, VALKEY, Kept
 from mosaic_cli.dev.gateway import Gateway as DevGateway
-from mosaic_cli.dev.seed import SiteName, seed
+from mosaic_cli.dev.seed import seed
 from mosaic_cli.dev.supervisor import Supervisor
 from mosaic_grants.adapters.schema.names import OWNER
 
@@ -46,7 +46,7 @@ class DevPair:
 @asynccontextmanager
 async def dev_pair(folder: Path) -> AsyncIterator[DevPair]:
     """Two running gateways with seed data."""
-    sites: tuple[SiteName, SiteName] = ("home", "work")
+    sites: tuple[str, str] = ("home", "work")
     for name in sites:
         _choose_passwords_of_tests(folder / name)
     supervisor = Supervisor(folder)

@@ -274,7 +274,8 @@ class Gateway:
         """The audit log, oldest first."""
         with self.database.connect() as connection:
             cursor = connection.execute(
-                b"SELECT * FROM federation.federation_audit_log WHERE %s::text IS NULL OR event = %s ORDER BY time_us, chain_id, seq",
+                b"""SELECT * FROM federation.federation_audit_log WHERE %s::text IS NULL OR event = %s
+                    ORDER BY time_us, chain_id, seq""",
                 (event, event),
             )
             names = [column.name for column in cursor.description or ()]

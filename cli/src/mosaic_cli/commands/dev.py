@@ -57,7 +57,7 @@ def demo(output: OutputOption, folder: FolderOption = DEFAULT_FOLDER, ca: Author
     end_with_ancestors()
     exit_once_on_signals()
     try:
-        told = Story(folder / "demo", ca, Narrator(output)).tell()
+        told = Story(folder.absolute() / "demo", ca, Narrator(output)).tell()
     except StoryFailed as failed:
         raise CommandFailed(LocalReason.UNREACHABLE, str(failed), remedy=f"The logs are under {folder / 'demo'}.") from None
     except (ProcessFailed, FolderInUse, EmbeddedServerMissing) as failed:

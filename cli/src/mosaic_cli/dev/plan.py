@@ -16,6 +16,7 @@ from mosaic_cli.dev.embedded import EmbeddedPostgres, EmbeddedValkey
 from mosaic_cli.dev.gateway import DATABASE, LISTENERS, POSTGRES, STEP_CA, VALKEY, Gateway
 from mosaic_cli.dev.health import HealthClient
 from mosaic_cli.dev.processes import Command, Lifeline, ProcessFailed, run
+from mosaic_cli.dev.seed import SITES, seed
 from mosaic_cli.dev.services import DEPENDENCIES, python_module, service_command
 from mosaic_cli.dev.steps import Step
 from mosaic_cli.dev.units import Service, Unit
@@ -66,6 +67,7 @@ def plan_gateway(gateway: Gateway, kind: AuthorityKind, lifeline: Lifeline) -> P
         step("authority", authority.initialise),
         step("db bootstrap", lambda: _bootstrap(gateway, postgres, lifeline), POSTGRES),
         step("db upgrade", lambda: _upgrade(gateway, lifeline), "db bootstrap"),
+        step("people and rows", lambda: _seed(gateway), "db upgrade"),
         step(CA_BROKER, services[CA_BROKER].start, "pki", "authority"),
         step(ENROLLMENT, services[ENROLLMENT].start, "pki", VALKEY),
         step(GRANTS, services[GRANTS].start, "pki", "authority", "db upgrade"),
@@ -117,6 +119,12 @@ def _bootstrap(gateway: Gateway, postgres: EmbeddedPostgres, lifeline: Lifeline)
 def _upgrade(gateway: Gateway, lifeline: Lifeline) -> None:
     environment = {"DATABASE_URL_FILE": gateway.secret_file("owner", "database-url", gateway.database_url("mosaic_owner"))}
     run(_grants_command(gateway, "upgrade", environment), lifeline, timeout_seconds=DATABASE_SECONDS)
+
+
+def _seed(gateway: Gateway) -> None:
+    """Somebody to act as and something to read; what is there already stays as it is."""
+    if gateway.name in SITES:
+        seed(gateway.database_url("mosaic_owner"), gateway.name, now=SystemClock().now())
 
 
 def _grants_command(gateway: Gateway, verb: str, environment: Mapping[str, str]) -> Command:

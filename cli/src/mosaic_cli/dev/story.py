@@ -140,7 +140,7 @@ class Story:
     def _seed(self) -> str:
         now = datetime.now(UTC)
         for name in SITES:
-            self._seeded[name] = seed(self._database(name), name, now=now)  # type: ignore[arg-type]  # SITES has exactly these names
+            self._seeded[name] = seed(self._database(name), name, now=now)
         return "; ".join(
             f"{name}: {len(site.users)} users, {len(site.teams)} teams, " + ", ".join(f"{site.rows[each]} {each}" for each in READS)
             for name, site in self._seeded.items()

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final
 from uuid import UUID
 
 import psycopg
@@ -15,8 +15,6 @@ from mosaic_cli.dev.seed.compose import Composer, Row
 from mosaic_cli.dev.seed.home import HOME
 from mosaic_cli.dev.seed.site import Site
 from mosaic_cli.dev.seed.work import WORK
-
-SiteName = Literal["home", "work"]
 
 SITES: Final[Mapping[str, Site]] = MappingProxyType({site.name: site for site in (HOME, WORK)})
 
@@ -39,11 +37,12 @@ class Summary:
     rows: Mapping[str, int]
 
 
-def seed(owner_url: str, site: SiteName, *, now: datetime) -> Summary:
+def seed(owner_url: str, site: str, *, now: datetime) -> Summary:
     """Write a site's users, teams and rows. Rows that are there already stay as they are.
 
     Args:
         owner_url: of the role that owns the application's tables.
+        site: one of SITES.
         now: the newest row is a minute old then.
     """
     chosen = SITES[site]

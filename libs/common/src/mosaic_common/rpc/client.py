@@ -25,7 +25,8 @@ _ROUND_ROBIN: Final = '{"loadBalancingConfig":[{"round_robin":{}}]}'
 _OPTIONS: Final = (
     ("grpc.service_config", _ROUND_ROBIN),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # Despite its name the least time that one attempt to connect gets, handshake included: a far peer needs more than a moment.
+    ("grpc.min_reconnect_backoff_ms", 6_000),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
     ("grpc.enable_http_proxy", 0),

@@ -7,7 +7,9 @@ from typing import Any, Final
 
 import grpc
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from grpc_reflection.v1alpha import reflection
 
 from mosaic_common.errors import ConfigurationError
@@ -18,6 +20,8 @@ from mosaic_common.rpc.methods import Listener, MethodTable
 
 # Each line answers one flood (docs/threat-model.md): rapid reset, pending queue, large messages, half-open handshakes,
 # idle connections, slow readers, random refusals between the two metadata limits, a second server on the same port.
+# The library's overload protection counts streams that have been answered but not yet freed, and resets a new one for each:
+# a client with more calls in hand than streams lost 5-10 % of them; off, no flood did more harm (tests/security/test_floods.py).
 OPTIONS: Final = (
     ("grpc.max_concurrent_streams", 64),
     ("grpc.http.overload_protection", 0),
@@ -57,18 +61,22 @@ class ServerTls:
         """Read and check the files.
 
         Raises:
-            ConfigurationError: a file is missing or the key is not EC (an RSA key would reopen TLS 1.2).
+            ConfigurationError: a file is missing, the key is not the certificate's, or not EC (an RSA key would reopen TLS 1.2).
         """
         try:
             certificate, key = self.certificate.read_bytes(), self.key.read_bytes()
             roots = self.client_roots.read_bytes() if self.client_roots else None
-            leaf = x509.load_pem_x509_certificate(certificate)
-        except (OSError, ValueError) as error:
+            public_key = x509.load_pem_x509_certificate(certificate).public_key()
+            own_public_key = load_pem_private_key(key, password=None).public_key()
+        except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise ConfigurationError(
                 f"{self.certificate}: the listener's certificate, key or client roots cannot be read ({error})."
             ) from error
-        if not isinstance(leaf.public_key(), ec.EllipticCurvePublicKey):
+        if not isinstance(public_key, ec.EllipticCurvePublicKey):
             raise ConfigurationError(f"{self.certificate}: the key is not EC; an RSA key would reopen TLS 1.2.")
+        # Also what a handshake finds between the two writes of a renewal; the next one finds both.
+        if public_key != own_public_key:
+            raise ConfigurationError(f"{self.key}: the key is not that of {self.certificate.name}.")
         return grpc.ssl_server_certificate_configuration([(key, certificate)], root_certificates=roots)
 
     def stamp(self) -> tuple[int, ...]:

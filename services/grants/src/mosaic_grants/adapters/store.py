@@ -401,6 +401,7 @@ class Transaction:
         rows = await self._all(
             f"""{_PEERS} WHERE p.direction = 'outbound' AND p.state = 'active'
                   AND p.local_user_id = :user AND (:name = '' OR p.name = :name)
+                  AND EXISTS (SELECT FROM public.users u WHERE u.id = p.local_user_id AND u.active)
                 ORDER BY p.name""",
             user=local_user_id,
             name=name,
