@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +23,7 @@ from tests.support.peers import PeerClient, Redeemed, Redemption, refusal
 
 NOTICED_SECONDS: Final = 5.0
 RECOVERED_SECONDS: Final = 10.0
+ANSWER_SECONDS: Final = 2.0
 POLL_SECONDS: Final = 0.1
 USER: Final = "maya@example.com"
 PEER: Final = "home"
@@ -72,15 +73,14 @@ class Story:
         assert {row.source for row in answer.rows} == {"local", f"federated:{other.name}"}
         assert not answer.partial, answer.sources
 
-    async def health_table(self, services: Mapping[str, object]) -> HealthTable:
-        """(service, "" or dependency.<name>) → status, for each of these services."""
-        asked = [(service, name) for service in services for name in ("", *map("dependency.{}".format, DEPENDENCIES[service]))]
+    async def health_table(self, services: Iterable[str]) -> HealthTable:
+        asked = list(reports_of(services))
         answers = await asyncio.gather(*(self._status(service, name) for service, name in asked))
         return dict(zip(asked, answers, strict=True))
 
     async def _status(self, service: str, name: str) -> "health_pb2.HealthCheckResponse.ServingStatus":
         request = health_pb2.HealthCheckRequest(service=name)
-        answer: health_pb2.HealthCheckResponse = await self.health[service].Check(request, wait_for_ready=True)
+        answer: health_pb2.HealthCheckResponse = await self.health[service].Check(request, timeout=ANSWER_SECONDS)
         return answer.status
 
 
@@ -102,27 +102,25 @@ async def test_kill_9_is_noticed_within_5_s_and_over_10_s_after_the_restart(stor
     meanwhile, a peer's open connection and queries in both directions go on by themselves."""
     work, before = story.work, story.pair.pids(story.work)
     survivors = {name: pid for name, pid in before.items() if name in SERVICES and name != victim}
+    outage = {report: NOT_SERVING if report[1] == f"dependency.{victim}" else SERVING for report in reports_of(survivors)}
     redemption = await story.offer()
+
+    async def ended() -> None:
+        assert story.pair.pids(work)[victim] is None
+
+    async def noticed() -> None:
+        assert await story.health_table(survivors) == outage
+
+    async def healthy() -> None:
+        assert set((await story.health_table(SERVICES)).values()) == {SERVING}
 
     os.kill(before[victim] or 0, signal.SIGKILL)
     if victim in ENROLLING:
         # At once, before anybody has noticed: what is tried now must not be in the way later.
         assert (await refusal(work.enrollment.Enroll(redemption.request))).code is grpc.StatusCode.UNAVAILABLE
-    outage = {
-        (service, name): NOT_SERVING if name == f"dependency.{victim}" else SERVING
-        for service, name in await story.health_table(survivors)
-    }
-
-    async def noticed() -> None:
-        assert await story.health_table(survivors) == outage
-
-    await succeeds(noticed, within_seconds=NOTICED_SECONDS)
+    await asyncio.gather(*(succeeds(step, within_seconds=NOTICED_SECONDS) for step in (ended, noticed)))
 
     await story.pair.start_service(work, victim)
-
-    async def healthy() -> None:
-        assert set((await story.health_table(dict.fromkeys(SERVICES))).values()) == {SERVING}
-
     steps = (
         lambda: story.redeem(redemption),
         story.list_as_peer,
@@ -148,6 +146,13 @@ def test_every_address_that_a_service_is_given_is_a_dependency_that_it_reports(s
         given = settings_of(pid or 0)
         reached = {callee for address, callee in called if callee != service and any(address in value for value in given)}
         assert reached == set(DEPENDENCIES[service]) - {STEP_CA}
+
+
+def reports_of(services: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """(service, name in its health service): of the process itself, and of each of its dependencies."""
+    for service in services:
+        yield service, ""
+        yield from ((service, f"dependency.{dependency}") for dependency in DEPENDENCIES[service])
 
 
 async def succeeds(step: Callable[[], Awaitable[None]], *, within_seconds: float) -> None:

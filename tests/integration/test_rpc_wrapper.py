@@ -391,11 +391,23 @@ async def test_a_call_that_ends_without_a_message_is_refused(bench: Bench) -> No
     assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_MALFORMED")
 
 
-async def test_many_calls_at_once_on_one_connection_are_all_answered(bench: Bench) -> None:
-    """A client with more in hand than the server allows streams waits its turn; none of its calls is thrown away."""
-    async with bench.channel() as channel:
-        answers = await asyncio.gather(*(unary(channel) for _ in range(500)), return_exceptions=True)
+async def test_a_service_may_have_any_number_of_calls_in_hand(bench: Bench) -> None:
+    """More calls at once than the server allows streams wait their turn; none is thrown away."""
+    async with bench.internal_channel(GRANTS) as channel:
+        answers = await asyncio.gather(*(unary(channel, path=RENEW) for _ in range(500)), return_exceptions=True)
     assert [answer for answer in answers if isinstance(answer, BaseException)] == []
+
+
+async def test_sixty_four_calls_in_hand_are_all_answered(bench: Bench) -> None:
+    """A peer that keeps 64 calls going on one connection loses none, although it may not have many more."""
+
+    async def caller(channel: grpc.aio.Channel) -> None:
+        for _ in range(20):
+            await unary(channel)
+
+    async with bench.channel() as channel:
+        await asyncio.gather(*(caller(channel) for _ in range(64)))
+    assert len(bench.enroll.calls) == 64 * 20
 
 
 # ── 5. decode ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -25,9 +25,11 @@ async def pair(
 ) -> AsyncIterator[Pair]:
     """Two running gateways with seed data."""
     async with AsyncExitStack() as stack:
+        # Databases first, so that they are dropped last: a drop waits for every backend, also for one whose client, a service in this
+        # very loop, is still logging in.
+        databases = {name: stack.enter_context(postgres_server.fresh()) for name in ("home", "work")}
         gateways: dict[str, Gateway] = {}
-        for name in ("home", "work"):
-            database = stack.enter_context(postgres_server.fresh())
+        for name, database in databases.items():
             seed(database.url("mosaic_owner"), name, now=datetime.now(UTC))
             folder: Path = tmp_path_factory.mktemp(name)
             gateways[name] = await stack.enter_async_context(running(Gateway(name, folder, database, valkey)))

@@ -152,7 +152,7 @@ class TokenVerifier:
         self._deny = deny
         self._role_map = role_map
         if (issuer == own_issuer(gateway)) != (role_map is None):
-            raise ConfigurationError("MOSAIC_AUTH_ROLE_MAP is needed for an app's issuer, and only for one.")
+            raise ConfigurationError("A role map is needed for an app's issuer, and only for one.")
 
     def verify(self, unverified: str) -> Principal:
         """Return who is asking.
@@ -214,7 +214,7 @@ def _jwk(key: PublicKey) -> dict[str, Any]:
 def _parse_jwks(jwks: Mapping[str, Any]) -> dict[str, _VerificationKey]:
     entries = jwks.get("keys")
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise ConfigurationError("MOSAIC_AUTH_JWKS is not a JWK set.")
+        raise ConfigurationError("The JWK set is not a JWK set.")
     keys: dict[str, _VerificationKey] = {}
     for entry in entries:
         key = _find_verification_key(entry)
@@ -222,16 +222,16 @@ def _parse_jwks(jwks: Mapping[str, Any]) -> dict[str, _VerificationKey]:
             continue
         name = entry.get("kid")
         if not isinstance(name, str) or not name or name in keys:
-            raise ConfigurationError("Each key of MOSAIC_AUTH_JWKS needs a kid of its own.")
+            raise ConfigurationError("Each key of the JWK set needs a kid of its own.")
         keys[name] = key
     if not keys:
-        raise ConfigurationError("MOSAIC_AUTH_JWKS holds no P-256 or Ed25519 signature key.")
+        raise ConfigurationError("The JWK set holds no P-256 or Ed25519 signature key.")
     return keys
 
 
 def _find_verification_key(entry: dict[str, Any]) -> _VerificationKey | None:
     if "d" in entry or entry.get("kty") == "oct":
-        raise ConfigurationError("MOSAIC_AUTH_JWKS holds a secret key; it has to hold public keys only.")
+        raise ConfigurationError("The JWK set holds a secret key; it has to hold public keys only.")
     if entry.get("use", "sig") != "sig":
         return None
     # The algorithm follows from the key alone. Were it the token's to choose, a public key could serve as an HMAC secret.
@@ -246,7 +246,7 @@ def _find_verification_key(entry: dict[str, Any]) -> _VerificationKey | None:
             case _:
                 return None
     except (jwt.PyJWTError, ValueError, TypeError):
-        raise ConfigurationError("MOSAIC_AUTH_JWKS holds a key that cannot be read.") from None
+        raise ConfigurationError("The JWK set holds a key that cannot be read.") from None
 
 
 def _verify_not_denied(token: VerifiedJwt, deny: DenyList) -> None:

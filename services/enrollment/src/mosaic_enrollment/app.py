@@ -30,7 +30,7 @@ def build(config: Config, _clock: Clock) -> Application:
     valkey = Redis.from_url(config.redis_url.get_secret_value(), socket_connect_timeout=1, socket_timeout=1)
     health = Health({GRANTS: ping_of(grants), CA_BROKER: ping_of(broker), "valkey": valkey.ping})
 
-    redeemer = Redeemer(Grants(grants), Broker(broker, is_up=lambda: health.is_up(CA_BROKER)))
+    redeemer = Redeemer(Grants(grants), Broker(broker))
     public = GrpcListener(
         Listener.PUBLIC,
         str(config.mosaic_public_listen),

@@ -12,10 +12,6 @@ from mosaic_common.errors import ConfigurationError
 
 KNOWN_VARIABLES: Final = frozenset(
     {
-        "MOSAIC_AUTH_AUDIENCE",
-        "MOSAIC_AUTH_ISSUER",
-        "MOSAIC_AUTH_JWKS",
-        "MOSAIC_AUTH_ROLE_MAP",
         "MOSAIC_BOOTSTRAP_PASSWORDS",
         "MOSAIC_BOOTSTRAP_URL",
         "MOSAIC_CA_BROKER_ADDRESS",

@@ -20,11 +20,8 @@ from mosaic_common.rpc.methods import Listener, MethodTable
 
 # Each line answers one flood (docs/threat-model.md): rapid reset, pending queue, large messages, half-open handshakes,
 # idle connections, slow readers, random refusals between the two metadata limits, a second server on the same port.
-# The library's overload protection counts streams that have been answered but not yet freed, and resets a new one for each:
-# a client with more calls in hand than streams lost 5-10 % of them; off, no flood did more harm (tests/security/test_floods.py).
 OPTIONS: Final = (
-    ("grpc.max_concurrent_streams", 64),
-    ("grpc.http.overload_protection", 0),
+    ("grpc.max_concurrent_streams", 100),
     ("grpc.server.max_pending_requests", 20_000),
     ("grpc.server.max_pending_requests_hard_limit", 20_000),
     ("grpc.max_receive_message_length", 64 * 1024),
@@ -41,6 +38,10 @@ OPTIONS: Final = (
     ("grpc.absolute_max_metadata_size", 16 * 1024),
     ("grpc.so_reuseport", 0),
 )
+# The library refuses a stream while a connection has more calls than streams that are not freed yet, answered and reset ones
+# included. Without it one connection's rapid reset fills the pending queue for everybody (+350 MiB, seconds of waiting). With it
+# a client that has more calls in hand than streams loses 5-10 % of them, which our own services, who do not attack, must not.
+TRUSTED_OPTIONS: Final = (*OPTIONS, ("grpc.http.overload_protection", 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,7 @@ class GrpcListener:
         Raises:
             ConfigurationError: the address is taken or the files are not usable.
         """
-        self._server = grpc.aio.server(options=OPTIONS)
+        self._server = grpc.aio.server(options=TRUSTED_OPTIONS if self.kind is Listener.INTERNAL else OPTIONS)
         rows = {method.path: method for method in self._methods.on(self.kind)}
         for service, behaviours in self._behaviours.items():
             handlers = {

@@ -1,15 +1,16 @@
 """Grants and the CA broker over internal mTLS."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import grpc
 from mosaic.ca.v1 import certificate_authority_pb2 as ca_pb2
 from mosaic.ca.v1 import certificate_authority_pb2_grpc as ca_grpc
 from mosaic.errors.v1 import errors_pb2
 from mosaic.grants.v1 import ledger_pb2, ledger_pb2_grpc
-from mosaic_common.errors import Reason
+from mosaic_common.errors import Reason, Unavailable
 from mosaic_common.identity import CA_BROKER, GRANTS
 from mosaic_common.rpc.client import answer_of
+from mosaic_common.rpc.health import ping_of
 
 from mosaic_enrollment.domain.redeem import Attempt, Enrolled, Redemption
 
@@ -67,9 +68,17 @@ class Grants:
 class Broker:
     """The CA broker."""
 
-    def __init__(self, channel: grpc.aio.Channel, is_up: Callable[[], bool]) -> None:
+    def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = ca_grpc.CertificateAuthorityServiceStub(channel)
-        self.is_up = is_up
+        self._ping = ping_of(channel)
+
+    async def verify_reachable(self) -> None:
+        try:
+            await self._ping()
+        except (grpc.RpcError, ConnectionError) as error:
+            raise Unavailable(
+                Reason.DEPENDENCY_UNAVAILABLE, "ca-broker cannot be reached.", metadata={"dependency": CA_BROKER}
+            ) from error
 
     async def issue(self, csr_der: bytes, warrant: str) -> tuple[bytes, ...]:
         request = ca_pb2.IssueCertificateRequest(csr_der=csr_der, warrant=warrant)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from mosaic_common.errors import MosaicError, Reason, Unavailable
+from mosaic_common.errors import MosaicError, Reason
 
 _MAY_HAVE_SIGNED: Final = "ca_may_have_signed"
 # The broker refuses these before it speaks to the authority.
@@ -65,7 +65,7 @@ class GrantsLedger(Protocol):
 
 
 class CaBroker(Protocol):
-    def is_up(self) -> bool: ...
+    async def verify_reachable(self) -> None: ...
     async def issue(self, csr_der: bytes, warrant: str) -> tuple[bytes, ...]: ...
 
 
@@ -82,9 +82,9 @@ class Redeemer:
         Raises:
             MosaicError: as grants and the broker say it.
         """
-        # 1. No claim while nobody can sign: the token would be held for the length of a lease for nothing.
-        if not self._broker.is_up():
-            raise Unavailable(Reason.DEPENDENCY_UNAVAILABLE, "ca-broker cannot be reached.", metadata={"dependency": "ca-broker"})
+        # 1. No claim while nobody can sign: the token would be held for the length of a lease for nothing. Asked now: what the last
+        #    ping said may be a second old.
+        await self._broker.verify_reachable()
         # 2. Claim. From here on only this CSR and this redemption id can have the certificate.
         claimed = await self._ledger.claim(redemption)
         if isinstance(claimed, Enrolled):
