@@ -12,7 +12,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from mosaic.federation.v1 import federation_pb2, query_pb2
-from mosaic_cli.dev.gateway import LISTENERS, STEP_CA
+from mosaic_cli.dev.gateway import LISTENERS, POSTGRES, STEP_CA
 from mosaic_cli.dev.services import DEPENDENCIES
 from mosaic_common.identity import CA_BROKER, ENROLLMENT, GRANTS, OPERATOR, SERVICES
 
@@ -33,7 +33,8 @@ NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 
 # The embedded authority is no process of its own.
 VICTIMS: Final = [service for service in LISTENERS if service != STEP_CA]
-ENROLLING: Final = frozenset({"postgres", CA_BROKER, GRANTS, ENROLLMENT})
+SERVERS: Final = [service for service in VICTIMS if service not in SERVICES]
+ENROLLING: Final = frozenset({POSTGRES, CA_BROKER, GRANTS, ENROLLMENT})
 
 HealthTable = Mapping[tuple[str, str], "health_pb2.HealthCheckResponse.ServingStatus"]
 
@@ -73,6 +74,20 @@ class Story:
         assert {row.source for row in answer.rows} == {"local", f"federated:{other.name}"}
         assert not answer.partial, answer.sources
 
+    async def goes_on(self, redemption: Redemption) -> None:
+        """Return once every step that may come next has succeeded, and health says the same. Raises what does not in time."""
+        steps = (
+            lambda: self.redeem(redemption),
+            self.list_as_peer,
+            lambda: self.ask_everywhere(self.pair.home, self.work),
+            lambda: self.ask_everywhere(self.work, self.pair.home),
+            self.be_healthy,
+        )
+        await asyncio.gather(*(succeeds(step, within_seconds=RECOVERED_SECONDS) for step in steps))
+
+    async def be_healthy(self) -> None:
+        assert set((await self.health_table(SERVICES)).values()) == {SERVING}
+
     async def health_table(self, services: Iterable[str]) -> HealthTable:
         asked = list(reports_of(services))
         answers = await asyncio.gather(*(self._status(service, name) for service, name in asked))
@@ -111,9 +126,6 @@ async def test_kill_9_is_noticed_within_5_s_and_over_10_s_after_the_restart(stor
     async def noticed() -> None:
         assert await story.health_table(survivors) == outage
 
-    async def healthy() -> None:
-        assert set((await story.health_table(SERVICES)).values()) == {SERVING}
-
     os.kill(before[victim] or 0, signal.SIGKILL)
     if victim in ENROLLING:
         # At once, before anybody has noticed: what is tried now must not be in the way later.
@@ -121,16 +133,31 @@ async def test_kill_9_is_noticed_within_5_s_and_over_10_s_after_the_restart(stor
     await asyncio.gather(*(succeeds(step, within_seconds=NOTICED_SECONDS) for step in (ended, noticed)))
 
     await story.pair.start_service(work, victim)
-    steps = (
-        lambda: story.redeem(redemption),
-        story.list_as_peer,
-        lambda: story.ask_everywhere(story.pair.home, work),
-        lambda: story.ask_everywhere(work, story.pair.home),
-        healthy,
-    )
-    await asyncio.gather(*(succeeds(step, within_seconds=RECOVERED_SECONDS) for step in steps))
+    await story.goes_on(redemption)
     after = story.pair.pids(work)
     assert {name: after[name] for name in survivors} == survivors
+
+
+async def test_after_a_power_cut_the_order_of_starting_does_not_matter(story: Story) -> None:
+    """All of a gateway is killed at once. Services that come up before their database, their Valkey and each other serve, say what
+    they miss, and find it when it comes."""
+    work, redemption = story.work, await story.offer()
+    for pid in story.pair.pids(work).values():
+        os.kill(pid or 0, signal.SIGKILL)
+
+    async def ended() -> None:
+        assert not any(story.pair.pids(work).values())
+
+    async def missed() -> None:
+        missing = {(service, f"dependency.{server}") for service in SERVICES for server in SERVERS}
+        table = await story.health_table(SERVICES)
+        assert {report for report, status in table.items() if status == NOT_SERVING} == missing & table.keys()
+
+    await succeeds(ended, within_seconds=NOTICED_SECONDS)
+    await asyncio.gather(*(story.pair.start_service(work, service) for service in SERVICES))
+    await succeeds(missed, within_seconds=NOTICED_SECONDS)
+    await asyncio.gather(*(story.pair.start_service(work, server) for server in SERVERS))
+    await story.goes_on(redemption)
 
 
 def test_every_address_that_a_service_is_given_is_a_dependency_that_it_reports(story: Story) -> None:

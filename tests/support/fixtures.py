@@ -25,8 +25,8 @@ async def pair(
 ) -> AsyncIterator[Pair]:
     """Two running gateways with seed data."""
     async with AsyncExitStack() as stack:
-        # Databases first, so that they are dropped last: a drop waits for every backend, also for one whose client, a service in this
-        # very loop, is still logging in.
+        # Databases first, so that they are dropped last: a drop waits for every backend, also for one whose client,
+        # a service in this very loop, is still logging in.
         databases = {name: stack.enter_context(postgres_server.fresh()) for name in ("home", "work")}
         gateways: dict[str, Gateway] = {}
         for name, database in databases.items():

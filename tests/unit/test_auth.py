@@ -253,7 +253,7 @@ RSA_JWK = {**RSAAlgorithm.to_jwk(rsa.generate_private_key(65537, 2048).public_ke
 )
 def test_stops_the_start_on_an_unusable_configuration(changes: dict[str, Any]) -> None:
     """What could only refuse everybody, or trust too much, is found before anybody asks."""
-    with pytest.raises(ConfigurationError, match="JWK set|role map"):
+    with pytest.raises(ConfigurationError, match=r"JWK set|role map"):
         verifier(**changes)
 
 

@@ -6,12 +6,11 @@ from typing import Final
 
 from mosaic_common.audit import Event
 from mosaic_common.clock import Clock
-from mosaic_common.errors import AuthRefused, Layer, MosaicError, Reason
 from mosaic_common.rpc.audit import audit_row
 from mosaic_common.rpc.call import Call, Outcome, caller_name
+from mosaic_common.rpc.counted_refusals import CountedRefusals, is_counted
 
 from mosaic_federation_edge.adapters.audit_writer import AuditWriter
-from mosaic_federation_edge.domain.counted_refusals import CountedRefusals
 
 COUNT_SECONDS: Final = 1.0
 _COUNTED_LINE: Final = "counted refusals"
@@ -33,7 +32,7 @@ class AuditRecorder:
         """
         assert call.method.audit is not None, "the wrapper records methods with an event only"
         row = audit_row(call, Event(call.method.audit), self._clock.now(), error=outcome.error, bytes_out=outcome.bytes_out)
-        if outcome.error is not None and _is_counted(call, outcome.error):
+        if outcome.error is not None and is_counted(call, outcome.error):
             self._counted.count(row)
         else:
             await self._writer.append(row, _line_of(call))
@@ -48,15 +47,6 @@ class AuditRecorder:
         """Hand what was counted to the writer."""
         for row in self._counted.harvest():
             self._writer.post(row, _COUNTED_LINE)
-
-
-def _is_counted(call: Call, error: MosaicError) -> bool:
-    """Whether the sender had spent nothing of its limits yet, and had not said who it is."""
-    return (
-        (error.reason is Reason.RATE_LIMITED and error.layer is Layer.SOURCE)
-        or error.reason is Reason.MESSAGE_MALFORMED
-        or (isinstance(error, AuthRefused) and call.caller is None)
-    )
 
 
 def _line_of(call: Call) -> Hashable:

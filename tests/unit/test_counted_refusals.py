@@ -5,7 +5,7 @@ from uuid import uuid4
 
 from mosaic_common.audit import AuditRow, Event, Outcome
 from mosaic_common.errors import Layer, Reason
-from mosaic_federation_edge.domain.counted_refusals import CountedRefusals
+from mosaic_common.rpc.counted_refusals import CountedRefusals
 
 ROW = AuditRow(
     request_id=uuid4(),
