@@ -16,12 +16,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 from mosaic_ca_broker.adapters import embedded_ca_folder
-from mosaic_ca_broker.adapters.ca_errors import MAY_HAVE_SIGNED
 from mosaic_ca_broker.adapters.embedded_ca import EmbeddedCa
 from mosaic_ca_broker.adapters.signing_claims import signing_claims
 from mosaic_ca_broker.adapters.step_ca import StepCa
 from mosaic_common.clock import SystemClock
-from mosaic_common.errors import CaRefused
+from mosaic_common.errors import CA_MAY_HAVE_SIGNED, CaRefused
 from mosaic_common.oids import GRANT_ID_OID, SUBJECT_USER_ID_OID, encode_uuid
 
 from tests.support.orders import SigningOrder
@@ -120,7 +119,7 @@ async def test_honours_a_warrant_once(subject: Subject) -> None:
     await subject.authority.sign(order.csr, order.warrant)
     with pytest.raises(CaRefused) as refusal:
         await subject.authority.sign(order.csr, order.warrant)
-    assert refusal.value.metadata[MAY_HAVE_SIGNED] == "true"
+    assert refusal.value.metadata[CA_MAY_HAVE_SIGNED] == "true"
 
 
 async def test_honours_a_warrant_once_whatever_it_orders(subject: Subject) -> None:
@@ -192,7 +191,7 @@ async def test_refuses_an_order_that_does_not_say_exactly_who(subject: Subject, 
     mutate(claims)
     with pytest.raises(CaRefused) as refusal:
         await subject.redeem(order, claims)
-    assert refusal.value.metadata[MAY_HAVE_SIGNED] == "false"
+    assert refusal.value.metadata[CA_MAY_HAVE_SIGNED] == "false"
     assert refusal.value.remedy
 
 
@@ -209,7 +208,7 @@ async def test_refuses_a_lifetime_that_the_system_does_not_issue(subject: Subjec
     warrant = replace(order.warrant, not_after=order.warrant.issued_at + not_after)
     with pytest.raises(CaRefused) as refusal:
         await subject.authority.sign(order.csr, warrant)
-    assert refusal.value.metadata[MAY_HAVE_SIGNED] == "false"
+    assert refusal.value.metadata[CA_MAY_HAVE_SIGNED] == "false"
 
 
 async def test_spends_the_warrant_that_it_refuses(subject: Subject) -> None:

@@ -295,7 +295,7 @@ def test_nothing_at_the_address_is_said_as_such(work: Work) -> None:
 
 
 def test_a_busy_gateway_is_asked_again_when_it_says(work: Work) -> None:
-    """RetryInfo is obeyed, the request stays the same, and every wait is told."""
+    """RetryInfo is obeyed, the request stays the same, and why one waits is told."""
     work.gateway.answer("Enroll", BUSY, MosaicError(Reason.CA_UNREACHABLE, "The authority is away."), work.certify)
     slept, told = _redeem(work)
     assert slept == [7.0, 2.0]
@@ -312,6 +312,16 @@ def test_patience_has_an_end(work: Work) -> None:
     assert len(work.gateway.received) == 150 // 7 + 1
 
 
+def test_what_does_not_come_back_is_not_waited_for(work: Work) -> None:
+    """A gateway that says it lacks a dependency gets a few tries, like one that says nothing; the wait is told once."""
+    work.gateway.answer("Enroll", MosaicError(Reason.DEPENDENCY_UNAVAILABLE, "grants cannot be reached."))
+    told: list[str] = []
+    with pytest.raises(MosaicError, match="cannot be reached"):
+        _redeem(work, told)
+    assert len(work.gateway.received) == 5
+    assert len(told) == 1
+
+
 @pytest.mark.parametrize("reason", [Reason.ENROLLMENT_TOKEN_USED, Reason.GRANT_STATE_CHANGED, Reason.CA_REFUSED])
 def test_a_final_answer_is_not_asked_for_twice(work: Work, reason: Reason) -> None:
     """A used token does not become free by asking again."""
@@ -321,9 +331,9 @@ def test_a_final_answer_is_not_asked_for_twice(work: Work, reason: Reason) -> No
     assert len(work.gateway.received) == 1
 
 
-def _redeem(work: Work) -> tuple[list[float], list[str]]:
+def _redeem(work: Work, told: list[str] | None = None) -> tuple[list[float], list[str]]:
     slept: list[float] = []
-    told: list[str] = []
+    told = [] if told is None else told
     offer = work.gateway.offer().with_token(work.token)
     trust = establish_trust(offer, datetime.now(UTC))
     key = new_key()

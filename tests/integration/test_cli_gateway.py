@@ -11,18 +11,19 @@ from mosaic.federation.v1.resources_pb2 import Resource, Task
 from mosaic.grants.v1.grants_pb2 import (
     CreateEnrollmentTokenResponse,
     CreateGrantResponse,
+    FindUserResponse,
     GetPeerResponse,
     ListGrantsResponse,
     ListPeersResponse,
 )
-from mosaic.grants.v1.types_pb2 import GRANT_STATUS_ACTIVE, GRANT_STATUS_PENDING, EnrollmentToken, Grant, Peer
+from mosaic.grants.v1.types_pb2 import GRANT_STATUS_ACTIVE, GRANT_STATUS_PENDING, EnrollmentToken, Grant
 from mosaic_cli.app import app
 from mosaic_cli.contexts import Context, Contexts, save
 from mosaic_common.errors import MosaicError, Reason, Violation
 from mosaic_common.tokens import EnrollmentUrl, token_id
 from typer.testing import CliRunner, Result
 
-from tests.support.scripted_gateway import ScriptedGateway
+from tests.support.scripted_gateway import REQUEST_ID, ScriptedGateway
 
 USER = "5d2ff1f8-8a3c-4f10-bd66-96b26d3ebd53"
 GRANT = Grant(
@@ -118,20 +119,32 @@ def test_a_partial_answer_is_said_loudly_and_is_no_failure(work: ScriptedGateway
 
 
 def test_a_query_asks_as_a_user_whom_the_gateway_knows_by_email(work: ScriptedGateway) -> None:
-    """The email is looked up among our users' connections, since a token names its user by UUID."""
-    work.answer("ListPeers", ListPeersResponse(peers=[Peer(local_user_id=USER, local_user_email="mira@home.example")]))
+    """A token names its user by UUID: whose the email is, grants says, whether or not that user has a connection."""
+    work.answer("FindUser", FindUserResponse(id=USER), MosaicError(Reason.SUBJECT_NOT_ELIGIBLE, "'nobody' is no user."))
     work.answer("Query", QueryResponse())
-    assert run(work, "federation", "query", "notes", "--user", "Mira@home.example").exit_code == 0
-    unknown = run(work, "federation", "query", "notes", "--user", "nobody@home.example")
+    assert run(work, "federation", "query", "notes", "--user", "mira@home.example").exit_code == 0
+    assert work.asked("FindUser").user == "mira@home.example"
+    unknown = run(work, "federation", "query", "notes", "--user", "nobody")
     assert unknown.exit_code == 1
-    assert "nobody@home.example" in unknown.stderr
+    assert "SUBJECT_NOT_ELIGIBLE  'nobody' is no user." in unknown.stderr
+
+
+@pytest.mark.parametrize("output", ["json", "table"])
+def test_a_refusal_names_its_request(work: ScriptedGateway, output: str) -> None:
+    """The request id is what two operators compare, and what finds the line in the gateway's log."""
+    work.answer("GetPeer", MosaicError(Reason.PEER_NOT_FOUND, "There is no peer 'ghost'.", metadata={"peer": "ghost"}))
+    refused = run(work, "federation", "peer", "show", "ghost", "-o", output)
+    assert refused.exit_code == 1
+    assert f"request id {REQUEST_ID}" in refused.stderr
+    if output == "json":
+        assert json.loads(refused.stdout)["error"]["metadata"] == {"peer": "ghost", "request_id": REQUEST_ID}
 
 
 def test_what_the_gateway_does_not_offer_is_said_as_such(work: ScriptedGateway) -> None:
     """An older gateway, or a method whose turn has not come: not `cannot be reached`."""
-    work.answer("RevokePeer", MosaicError(Reason.NOT_IMPLEMENTED, "Not yet."))
-    assert "NOT_IMPLEMENTED  Not yet." in run(work, "federation", "peer", "revoke", "home").stderr
-    assert "NOT_OFFERED" in run(work, "federation", "peer", "suspend", "home").stderr
+    work.answer("ListPeers", MosaicError(Reason.NOT_IMPLEMENTED, "Not yet."))
+    assert "NOT_IMPLEMENTED  Not yet." in run(work, "federation", "peer", "list").stderr
+    assert "NOT_OFFERED" in run(work, "federation", "peer", "show", "home").stderr
 
 
 def test_another_service_behind_the_address_gets_no_token(work: ScriptedGateway) -> None:

@@ -37,6 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("dev") / "mosaic"
     up = mosaic("dev", "up", "--dir", str(folder), "--output", "json")
     assert up.returncode == 0, up.stderr
+    assert up.stderr.splitlines()[-1].startswith(f"Next: export MOSAIC_CONTEXTS={folder}/contexts.json && mosaic ")
     yield folder
     ports = [listener["address"].rpartition(":")[2] for listener in all_listeners(status_of(folder))]
     down = mosaic("dev", "down", "--dir", str(folder), "--output", "json")
@@ -91,11 +92,26 @@ def test_an_outage_is_played_from_the_command_line(folder: Path) -> None:
     assert [each["address"] for each in after["listeners"].values()] == [each["address"] for each in before["listeners"].values()]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        pytest.param(("stop", "elsewhere", "grants"), "home, work", id="unknown gateway"),
+        pytest.param(("start", "work", "mail"), "edge-inbound", id="unknown service"),
+    ],
+)
+def test_a_service_that_does_not_exist_is_a_usage_error(folder: Path, arguments: tuple[str, ...], told: str) -> None:
+    """Exit code 2, with the names that there are."""
+    refused = mosaic("dev", *arguments, "--dir", str(folder))
+    assert refused.returncode == 2
+    assert told in refused.stderr
+
+
 def test_a_second_up_is_refused(folder: Path) -> None:
     """It says what runs already and how to end it, and disturbs nothing."""
     before = status_of(folder)
     second = mosaic("dev", "up", "--dir", str(folder))
     assert second.returncode == 1
+    assert "ALREADY_RUNNING" in second.stderr
     assert "mosaic dev down" in second.stderr
     assert status_of(folder) == before
 

@@ -260,7 +260,7 @@ async def test_a_clients_request_id_is_made_safe(bench: Bench, lines: list[Line]
 
 
 async def test_a_cancelled_call_ends_its_handler(bench: Bench, lines: list[Line]) -> None:
-    """Who has gone is not worked for: the handler is cancelled, and one line says so."""
+    """Who has gone is not worked for: the handler is cancelled; one line and, since something was asked, one row say so."""
     started, cancelled = asyncio.Event(), asyncio.Event()
 
     async def work(_call: Call) -> None:
@@ -278,8 +278,11 @@ async def test_a_cancelled_call_ends_its_handler(bench: Bench, lines: list[Line]
         async with asyncio.timeout(2):
             await cancelled.wait()
     (line,) = await canonical(lines)
+    ((recorded, outcome),) = bench.recorder.outcomes
     assert line["code"] == "CANCELLED"
-    assert bench.recorder.outcomes == []
+    assert line["request_id"] == str(recorded.request_id)
+    assert outcome.error is not None
+    assert outcome.error.reason is Reason.CALL_CANCELLED
 
 
 # ── 2. the server's deadline ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -295,7 +298,7 @@ async def test_the_server_ends_a_call_by_itself(folder: Path, lines: list[Line])
     servicer.act = hang
     quick = method_table(
         Method(SERVICE, "Enroll", Listener.PUBLIC, callers=ANYONE, deadline=timedelta(seconds=0.3)),
-        Method(SERVICE, "Renew", Listener.INTERNAL, callers=ANYONE),
+        Method(SERVICE, "Renew", Listener.INTERNAL, callers=frozenset({GRANTS})),
     )
     async with _serving(_listener(folder, quick).serve(servicer), folder) as channel:
         refused = await refusal(unary(channel))

@@ -24,17 +24,17 @@ from tests.support.postgres import PostgresServer
 SAME, OTHER = "127.0.0.1", "127.0.0.2"
 USERS: Final = ("maya@example.com", "noor@example.com", "sam@example.com")
 
-# Measured: 40–165 MiB above idle while a flood runs, 30–95 MiB after it, which does not grow from flood to flood: the allocator
-# keeps what 64 TLS connections once needed. A listener that takes 4 MiB messages goes up by more than a GiB.
+# Measured: 40-220 MiB above idle while a flood runs, 20-80 MiB once memory has been given back, which does not grow from flood to
+# flood. A listener that takes 4 MiB messages goes up by 600 MiB and more.
 PEAK_MIB: Final = 256
-KEPT_MIB: Final = 128
+KEPT_MIB: Final = 96
 KEPT_DESCRIPTORS: Final = 16
 RECOVERY_SECONDS: Final = 15.0
-MIN_ANSWERED: Final = 4
+MIN_ANSWERED: Final = 2
 
 SILENT: Final = Flood(Kind.SILENT, connections=64, streams=32, seconds=2.5)
 RESET: Final = Flood(Kind.RESET, connections=1, streams=100_000)
-RESET_30: Final = Flood(Kind.RESET, connections=30, streams=1_000)
+RESET_30: Final = Flood(Kind.RESET, connections=30, streams=3_000)
 STREAMS: Final = Flood(Kind.STREAMS, connections=1, streams=100_000)
 UNFINISHED: Final = Flood(Kind.UNFINISHED, connections=8, streams=32, seconds=2.0)
 UNPACKING: Final = Flood(Kind.UNPACKING, connections=8, streams=10, seconds=1.5)
@@ -56,7 +56,7 @@ LARGE: Final = tuple(
     (listener, flood)
     for listener in LISTENERS
     for flood in (
-        replace(SILENT, connections=128, seconds=15.0),
+        replace(SILENT, seconds=15.0),
         replace(RESET, streams=500_000),
         replace(RESET_30, streams=20_000),
         replace(STREAMS, streams=500_000),

@@ -152,6 +152,8 @@ class HonestCaller:
     lost: list[str] = field(default_factory=list)
     _task: asyncio.Task[None] | None = None
     _relay: asyncio.Server | None = None
+    _relayings: set[asyncio.Task[Any]] = field(default_factory=set)
+    _writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
     async def __aenter__(self) -> Self:
         # gRPC cannot choose its source address; what it sends through the relay comes from there.
@@ -166,6 +168,9 @@ class HonestCaller:
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
         self._relay.close()
+        for writer in self._writers:
+            writer.close()
+        await asyncio.gather(*self._relayings)
 
     @property
     def summary(self) -> str:
@@ -207,9 +212,14 @@ class HonestCaller:
         return grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials, options)
 
     async def _relayed(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        relaying = asyncio.current_task()
+        assert relaying is not None
+        self._relayings.add(relaying)
+        self._writers.append(writer)
         target = self.target
-        upstream, onward = await asyncio.open_connection(target.host, target.port, local_addr=(self.source, 0))
         with contextlib.suppress(OSError):
+            upstream, onward = await asyncio.open_connection(target.host, target.port, local_addr=(self.source, 0))
+            self._writers.append(onward)
             await asyncio.gather(_pump(reader, onward), _pump(upstream, writer))
 
 

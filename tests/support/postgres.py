@@ -87,6 +87,10 @@ class PostgresServer:
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
     with EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), durable=False) as embedded:
+        with psycopg.connect(embedded.superuser_url, autocommit=True) as server:
+            # A service that is stopped while it logs in leaves a backend waiting for it, and DROP DATABASE waits for every backend.
+            server.execute("ALTER SYSTEM SET authentication_timeout = '5s'")
+            server.execute("SELECT pg_reload_conf()")
         yield PostgresServer(embedded)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import typer
@@ -20,8 +21,8 @@ from mosaic_common.pki import PkiDirectory
 from typer.testing import CliRunner, Result
 
 TREE = {
-    "federation grant": {"create", "list", "show", "token", "revoke"},
-    "federation peer": {"create", "add", "list", "show", "suspend", "resume", "revoke"},
+    "federation grant": {"create", "list", "show", "token"},
+    "federation peer": {"create", "add", "list", "show"},
     "federation scope": {"schema", "validate"},
     "pki": {"init", "issue", "show"},
     "auth": {"token"},
@@ -54,6 +55,7 @@ def test_every_command_explains_itself_and_takes_an_output_format(group: str, co
         assert helped.exit_code == 0
         assert "--output" in helped.stdout
         assert command in listed.stdout
+        assert run(*group.split(), command, "-h").stdout == helped.stdout
 
 
 @pytest.mark.parametrize("command", SINGLE)
@@ -87,6 +89,11 @@ def test_a_mistyped_command_is_a_usage_error() -> None:
         pytest.param(["federation", "grant", "create"], id="required options missing"),
         pytest.param(["auth", "token", "--subject", "a", "--role", "root"], id="unknown role"),
         pytest.param(["auth", "token", "--subject", "a", "--role", "read", "--ttl", "soon"], id="not a duration"),
+        pytest.param(["auth", "token", "--subject", "bob", "--role", "query"], id="a query asks as a user, and a user is a UUID"),
+        pytest.param(
+            ["auth", "token", "--subject", "5D2FF1F8-8A3C-4F10-BD66-96B26D3EBD53", "--role", "query"],
+            id="another spelling of a UUID",
+        ),
         pytest.param(["federation", "enroll", "https://example.com/", "--out", "x"], id="not an enrollment URL"),
     ],
 )
@@ -100,8 +107,17 @@ def test_a_refusal_exits_with_1_and_says_why_and_what_to_do() -> None:
     """Reason, sentence and remedy on stderr, nothing on stdout, no traceback."""
     result = run("federation", "grant", "list")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "CONFIGURATION  No context is chosen" in result.stderr
+    assert "CONFIGURATION  No gateway is named" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [("federation", "peer", "list"), ("context", "use", "x"), ("-c", "x", "auth", "token")])
+def test_without_a_contexts_file_the_way_to_one_is_told(tmp_path: Path, arguments: Sequence[str]) -> None:
+    """Its path, its form, the flags instead of it, and the command that makes two gateways with one."""
+    result = run(*arguments, *(("--subject", "ruth", "--role", "read") if "token" in arguments else ()))
+    assert result.exit_code == 1
+    for told in (str(tmp_path / "contexts.json"), '"operator_address": HOST:PORT', "--operator-address", "mosaic dev up"):
+        assert told in result.stderr
 
 
 @pytest.mark.parametrize("arguments", [("-o", "json", "context", "use", "x"), ("context", "use", "x", "-o", "json")])
@@ -188,7 +204,7 @@ def test_a_token_is_bare_on_stdout_and_holds_for_one_audience(tmp_path: Path) ->
 def test_a_token_lives_a_quarter_of_an_hour_unless_told_otherwise(tmp_path: Path, role: str) -> None:
     """Each role has its audience; --ttl is optional."""
     _context(tmp_path)
-    document = json.loads(run("auth", "token", "--subject", "ruth", "--role", role, "-o", "json").stdout)
+    document = json.loads(run("auth", "token", "--subject", str(uuid4()), "--role", role, "-o", "json").stdout)
     assert document["audience"] == ("mosaic:work:query" if role == "query" else "mosaic:work:operate")
     left = datetime.fromisoformat(document["expires_at"]) - datetime.now(UTC)
     assert timedelta(minutes=14) < left <= timedelta(minutes=15)
@@ -236,6 +252,36 @@ def test_pki_init_and_show_tell_the_same(tmp_path: Path) -> None:
     assert json.loads(shown.stdout) == json.loads(made.stdout)
     assert "PRIVATE KEY" not in shown.stdout
     assert run("pki", "issue", "edge-inbound", *where).exit_code == 0
+
+
+def test_dev_says_that_it_needs_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wheels of its servers and their driver are no business of an operator's machine."""
+    monkeypatch.setattr("mosaic_cli.commands.dev.DRIVER", "not_installed")
+    for command in ("up", "demo"):
+        refused = run("dev", command, "--dir", str(tmp_path / "x"), "-o", "json")
+        assert (refused.exit_code, json.loads(refused.stdout)["error"]["reason"]) == (1, "NOT_INSTALLED")
+        assert "mosaic-cli[dev]" in refused.stderr
+
+
+def test_nothing_that_runs_is_no_outage(tmp_path: Path) -> None:
+    """`dev status`, `stop` and `start` name the folder, and the command that starts gateways."""
+    absent = tmp_path / "absent"
+    for arguments in (("status",), ("stop", "work", "grants"), ("start", "work", "grants")):
+        refused = run("dev", *arguments, "--dir", str(absent))
+        assert refused.exit_code == 1
+        assert f"NOT_RUNNING  No gateways answer in {absent}: `mosaic dev up`" in refused.stderr
+
+
+def test_an_upgrade_without_a_database_ends_in_one_sentence() -> None:
+    """No traceback; as JSON one document with the sentence, like every other failure."""
+    environment = {"DATABASE_URL": "postgresql://mosaic_owner:secret@127.0.0.1:1/mosaic", "MOSAIC_ENV": "dev"}
+    command = [sys.executable, "-P", "-m", "mosaic_cli", "db", "upgrade", "-o", "json"]
+    refused = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    error = json.loads(refused.stdout)["error"]
+    assert (refused.returncode, error["reason"]) == (1, "UPGRADE_FAILED")
+    assert "Connection refused" in error["message"]
+    assert "Traceback" not in refused.stderr
+    assert "secret" not in refused.stdout + refused.stderr
 
 
 def test_version_names_what_it_stands_on() -> None:

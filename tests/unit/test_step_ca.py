@@ -14,11 +14,10 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey
 from mosaic_ca_broker.adapters import embedded_ca_folder
-from mosaic_ca_broker.adapters.ca_errors import MAY_HAVE_SIGNED
 from mosaic_ca_broker.adapters.federation_root import FederationRoot
 from mosaic_ca_broker.adapters.provisioner_key import ProvisionerKey
 from mosaic_ca_broker.adapters.step_ca import StepCa
-from mosaic_common.errors import CaError, CaLied, CaRefused, CaUnreachable, ConfigurationError
+from mosaic_common.errors import CA_MAY_HAVE_SIGNED, CaError, CaLied, CaRefused, CaUnreachable, ConfigurationError
 from mosaic_common.x509 import verify_csr
 
 from tests.support.clock import FakeClock
@@ -156,7 +155,7 @@ async def test_maps_every_status(dial: Dial, order: SigningOrder, status: int, e
     with pytest.raises(CaError) as raised:
         await step_ca.sign(order.csr, order.warrant)
     assert type(raised.value) is error
-    assert raised.value.metadata[MAY_HAVE_SIGNED] == may_have_signed
+    assert raised.value.metadata[CA_MAY_HAVE_SIGNED] == may_have_signed
     assert raised.value.remedy
     assert len(wire.requests) == 1
 
@@ -207,7 +206,7 @@ async def test_maps_every_error_of_the_http_library(dial: Dial, order: SigningOr
     step_ca, wire = dial(fail)
     with pytest.raises(CaUnreachable) as raised:
         await step_ca.sign(order.csr, order.warrant)
-    assert raised.value.metadata[MAY_HAVE_SIGNED] == "true"
+    assert raised.value.metadata[CA_MAY_HAVE_SIGNED] == "true"
     assert raised.value.remedy
     assert len(wire.requests) == 1
 

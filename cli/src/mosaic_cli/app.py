@@ -42,7 +42,13 @@ class Mosaic(ReportingGroup):
             self.add_command(command)
 
 
-app = typer.Typer(name="mosaic", cls=Mosaic, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(
+    name="mosaic",
+    cls=Mosaic,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 _CONNECTION = "Connection, instead of what the context says"
 

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 import mosaic_common.rpc  # noqa: F401  isort: skip
 import grpc
 from mosaic.federation.v1.query_pb2_grpc import QueryServiceStub
-from mosaic.grants.v1.grants_pb2_grpc import GrantServiceStub, PeerServiceStub
+from mosaic.grants.v1.grants_pb2_grpc import GrantServiceStub, PeerServiceStub, UserServiceStub
 from mosaic_common.auth import Role, TokenIssuer, operate_audience, query_audience
 from mosaic_common.clock import SystemClock
 from mosaic_common.errors import MosaicError, Reason
@@ -40,6 +40,7 @@ class Operator:
 
     grants: GrantServiceStub
     peers: PeerServiceStub
+    users: UserServiceStub
     name: str
 
     def ask(self, method: "grpc.UnaryUnaryMultiCallable[Q, A]", request: Q) -> A:
@@ -65,7 +66,7 @@ def operator(target: Context, role: Role) -> Iterator[Operator]:
     token = _find_given_token() or mint(target, _operator_name(), role, OWN_TOKEN_TTL)
     with _channel(target, target.operator_address, GRANTS, token) as channel:
         name = f"grants of {target.gateway} at {target.operator_address}"
-        yield Operator(GrantServiceStub(channel), PeerServiceStub(channel), name)
+        yield Operator(GrantServiceStub(channel), PeerServiceStub(channel), UserServiceStub(channel), name)
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """How a command fails: reason, sentence, remedy, and the exit code 1. Never a traceback."""
 
 import traceback
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +33,11 @@ class LocalReason(StrEnum):
     ENDPOINT_NOT_VERIFIED = "ENDPOINT_NOT_VERIFIED"
     ALREADY_ENROLLED = "ALREADY_ENROLLED"
     NOT_INSTALLED = "NOT_INSTALLED"
+    ALREADY_RUNNING = "ALREADY_RUNNING"
+    NOT_RUNNING = "NOT_RUNNING"
+    START_FAILED = "START_FAILED"
+    STEP_FAILED = "STEP_FAILED"
+    UPGRADE_FAILED = "UPGRADE_FAILED"
     DEFECT = "DEFECT"
 
 
@@ -47,16 +53,29 @@ class CommandFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What is told of an error."""
+    """What is told of an error.
+
+    Attributes:
+        metadata: the ErrorInfo's; of a refused call always with its request_id, under which the gateway's log has the rest.
+    """
 
     reason: str
     message: str
     remedy: str | None = None
     violations: tuple[Violation, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     def to_document(self) -> dict[str, object]:
         violations = [{"field": each.field, "description": each.description} for each in self.violations]
-        return {"error": {"reason": self.reason, "message": self.message, "remediation": self.remedy, "violations": violations}}
+        return {
+            "error": {
+                "reason": self.reason,
+                "message": self.message,
+                "remediation": self.remedy,
+                "violations": violations,
+                "metadata": dict(self.metadata),
+            }
+        }
 
 
 class ReportingGroup(TyperGroup):
@@ -81,7 +100,7 @@ class ReportingGroup(TyperGroup):
 def failure_of(error: MosaicError | CommandFailed | ConfigurationError | OSError) -> Failure:
     match error:
         case MosaicError():
-            return Failure(error.reason, error.message, error.remedy, error.violations)
+            return Failure(error.reason, error.message, error.remedy, error.violations, error.metadata)
         case CommandFailed():
             return Failure(error.reason, error.message, error.remedy)
         case OSError():
@@ -103,6 +122,8 @@ def tell(failure: Failure, output: Format) -> None:
         typer.echo(f"  {readable(each.description)}", err=True)
     if failure.remedy:
         typer.secho(f"  → {readable(failure.remedy)}", err=True, fg=typer.colors.CYAN)
+    if request_id := failure.metadata.get("request_id"):
+        typer.secho(f"    request id {readable(request_id)}", err=True, dim=True)
 
 
 def _defect(error: Exception) -> Failure:

@@ -26,7 +26,8 @@ from mosaic_cli.failures import CommandFailed, LocalReason
 PATIENCE: Final = timedelta(seconds=150)
 """A little more than the lease of an attempt that died: only then is the token free for this one again."""
 _PAUSE: Final = timedelta(seconds=2)
-_UNREACHABLE_ATTEMPTS: Final = 5
+_AWAY_ATTEMPTS: Final = 5
+_AWAY: Final = (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +59,24 @@ class Waiting:
     ) -> None:
         self._tell = tell
         self._left = patience
-        self._unreachable_left = _UNREACHABLE_ATTEMPTS
+        self._away_left = _AWAY_ATTEMPTS
         self._sleep = sleep
+        self._told = ""
 
     def before_retry(self, error: MosaicError | CommandFailed) -> None:
         """Wait as long as the answer asks for. Raises the error itself when it is final or the patience is used up."""
-        if isinstance(error, CommandFailed):
-            self._unreachable_left -= 1
         pause = _retry_pause(error)
-        if pause is None or pause > self._left or not self._unreachable_left:
+        self._away_left -= _is_away(error)
+        if pause is None or pause > self._left or not self._away_left:
             raise error
         self._left -= pause
-        self._tell(f"{error.message} Trying again in {pause.total_seconds():.0f} s; Ctrl-C is safe, a rerun continues.")
+        self._tell_once(f"{error.message} Trying again every {pause.total_seconds():.0f} s; Ctrl-C is safe, a rerun continues.")
         self._sleep(pause.total_seconds())
+
+    def _tell_once(self, line: str) -> None:
+        if line != self._told:
+            self._tell(line)
+        self._told = line
 
 
 def redeem(channel: grpc.Channel, url: EnrollmentUrl, request: Request, *, clock: Clock, waiting: Waiting) -> Enrolled:
@@ -121,11 +127,16 @@ def _verify_dates(unverified_der: bytes, clock: Clock) -> None:
 
 
 def _retry_pause(error: MosaicError | CommandFailed) -> timedelta | None:
-    if isinstance(error, CommandFailed):
-        return _PAUSE if error.reason is LocalReason.UNREACHABLE else None
-    if error.retry_after is not None:
+    if isinstance(error, MosaicError) and error.retry_after is not None:
         return max(error.retry_after, timedelta(seconds=1))
-    return _PAUSE if error.status.code in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED) else None
+    return _PAUSE if _is_away(error) else None
+
+
+def _is_away(error: MosaicError | CommandFailed) -> bool:
+    """Whether the listener, or something behind it that it needs, does not answer."""
+    if isinstance(error, CommandFailed):
+        return error.reason is LocalReason.UNREACHABLE
+    return error.status.code in _AWAY
 
 
 def _uuid(text: str, what: str) -> UUID:

@@ -3,6 +3,7 @@
 import enum
 from datetime import timedelta
 from typing import Annotated, Final
+from uuid import UUID
 
 import typer
 from mosaic_common.auth import Role, operate_audience, query_audience
@@ -41,6 +42,8 @@ def make_token(
 ) -> None:
     """Make a bearer token: export MOSAIC_TOKEN=$(mosaic auth token …)."""
     granted, life = Role[role.name], ttl or DEFAULT_TTL
+    if granted is Role.QUERY and not _is_user_id(subject):
+        raise typer.BadParameter("with --role query it is a user's UUID, in lower case.", param_hint="--subject")
     expires_at = utc_now().replace(microsecond=0) + life
     token = mint(target, subject, granted, life)
     audience = (query_audience if granted is Role.QUERY else operate_audience)(target.gateway)
@@ -53,3 +56,10 @@ def make_token(
     }
     output.show_text(document, token)
     output.note(f"{role.value} as {subject}, for {audience}, until {absolute(expires_at, utc_now())}")
+
+
+def _is_user_id(subject: str) -> bool:
+    try:
+        return str(UUID(subject)) == subject
+    except ValueError:
+        return False

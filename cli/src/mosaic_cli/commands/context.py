@@ -10,6 +10,7 @@ from mosaic_cli.contexts import CONTEXT_VARIABLE, Contexts, contexts_path, load,
 from mosaic_cli.options import OutputOption, complete_context
 from mosaic_cli.output import Terminal
 from mosaic_cli.tables import plain, rows
+from mosaic_cli.targets import load_existing
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -28,7 +29,7 @@ def use_context(
 ) -> None:
     """Choose the context that is meant when none is named."""
     path = contexts_path(os.environ)
-    contexts = load(path).using(name)
+    contexts = load_existing(os.environ).using(name)
     save(path, contexts)
     _show(contexts, output)
     if os.environ.get(CONTEXT_VARIABLE, name) != name:

@@ -3,13 +3,14 @@
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Iterable
 from typing import Final
 
 import typer
 
 from mosaic_cli.failures import CommandFailed, LocalReason
 from mosaic_cli.options import OutputOption
-from mosaic_cli.output import Format
+from mosaic_cli.output import Format, Terminal
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -33,8 +34,23 @@ def upgrade(*, output: OutputOption) -> None:
         )
     # With JSON asked for, stdout is this command's own.
     told = sys.stderr if output.format is Format.JSON else None
-    done = subprocess.run([sys.executable, "-m", SERVICE, "db", "upgrade"], stdout=told, check=False)  # noqa: S603  our own program
-    if done.returncode:
-        raise typer.Exit(1)
+    argv = [sys.executable, "-P", "-m", SERVICE, "db", "upgrade"]
+    with subprocess.Popen(argv, stdout=told, stderr=subprocess.PIPE, text=True, errors="replace") as upgrading:  # noqa: S603  our own program
+        assert upgrading.stderr is not None
+        last = _relay(upgrading.stderr, output)
+    if upgrading.returncode:
+        raise CommandFailed(LocalReason.UPGRADE_FAILED, last.removeprefix("grants: ") or "The upgrade failed and did not say why.")
+    if last:
+        output.note(last)
     if output.format is Format.JSON:
         output.show_text({"upgraded": True}, "")
+
+
+def _relay(lines: Iterable[str], output: Terminal) -> str:
+    """Tell each line as it comes; return the last one, which says how it ended, untold."""
+    last = ""
+    for line in map(str.rstrip, lines):
+        if last:
+            output.note(last)
+        last = line
+    return last

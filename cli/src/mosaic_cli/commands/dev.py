@@ -1,5 +1,6 @@
 """`mosaic dev`: two gateways on this machine, every service its own process."""
 
+import importlib.util
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,8 +30,17 @@ if TYPE_CHECKING:
     from mosaic_cli.dev.story import Told
 
 DEFAULT_FOLDER: Final = Path(".mosaic")
+DRIVER: Final = "psycopg"
+REASONS: Final[Mapping[type[Exception], LocalReason]] = {
+    NotRunning: LocalReason.NOT_RUNNING,
+    FolderInUse: LocalReason.ALREADY_RUNNING,
+    EmbeddedServerMissing: LocalReason.NOT_INSTALLED,
+    StartFailed: LocalReason.START_FAILED,
+    ProcessFailed: LocalReason.START_FAILED,
+    RequestRefused: LocalReason.START_FAILED,
+}
 
-app = typer.Typer(name="dev", help="Two gateways, home and work, on this machine.", no_args_is_help=True)
+app = typer.Typer(name="dev", help="Two gateways, home and work, on this machine.", no_args_is_help=True, add_completion=False)
 
 FolderOption = Annotated[Path, typer.Option("--dir", file_okay=False, help="Holds everything: data, keys, logs.")]
 AuthorityOption = Annotated[AuthorityKind, typer.Option("--ca", help="Which authority signs for peers.")]
@@ -41,30 +51,30 @@ ServiceArgument = Annotated[str, typer.Argument(help="as `mosaic dev status` nam
 @app.command()
 def up(output: OutputOption, folder: FolderOption = DEFAULT_FOLDER, ca: AuthorityOption = AuthorityKind.EMBEDDED) -> None:
     """Start both gateways and leave them running."""
+    _verify_extra()
     exit_once_on_signals()
     with told_failures(output):
         launch(folder, ca, on_step=lambda done: output.done(f"{done.name} {done.seconds:.1f} s"))
         status_document = ask(folder, {"do": "status"})
     _show_status(status_document, output)
-    output.note(f"export {CONTEXTS_VARIABLE}={shlex.quote(status_document['contexts'])}")
+    output.heading(
+        f"Next: export {CONTEXTS_VARIABLE}={shlex.quote(status_document['contexts'])} && mosaic -c work federation peer create home"
+    )
 
 
 @app.command()
 def demo(output: OutputOption, folder: FolderOption = DEFAULT_FOLDER, ca: AuthorityOption = AuthorityKind.EMBEDDED) -> None:
     """Tell the whole story in a fresh folder, from PKI to federated answer, and leave nothing running."""
-    from mosaic_cli.dev.story import Story, StoryFailed, document_of  # noqa: PLC0415  only here; it loads a database driver
+    _verify_extra()
+    from mosaic_cli.dev.story import Story, StoryFailed, document_of  # noqa: PLC0415  of what the extra brings
 
     end_with_ancestors()
     exit_once_on_signals()
-    try:
-        told = Story(folder.absolute() / "demo", ca, Narrator(output)).tell()
-    except StoryFailed as failed:
-        raise CommandFailed(LocalReason.UNREACHABLE, str(failed), remedy=f"The logs are under {folder / 'demo'}.") from None
-    except (ProcessFailed, FolderInUse, EmbeddedServerMissing) as failed:
-        sentence, *log_tail = str(failed).splitlines()
-        for line in log_tail:
-            output.note(line)
-        raise CommandFailed(LocalReason.UNREACHABLE, sentence) from None
+    with told_failures(output):
+        try:
+            told = Story(folder.absolute() / "demo", ca, Narrator(output)).tell()
+        except StoryFailed as failed:
+            raise CommandFailed(LocalReason.STEP_FAILED, str(failed), remedy=f"The logs are under {folder / 'demo'}.") from None
     document = document_of(ca, told)
     output.show(
         document, lambda: Text(f"\n{len(told)} steps held in {document['seconds']} s. Nothing is left running.", style="bold")
@@ -123,15 +133,26 @@ def told_failures(output: Terminal) -> Iterator[None]:
     """Show the end of the log that says why, then fail with the sentence."""
     try:
         yield
-    except (StartFailed, NotRunning, RequestRefused) as error:
+    except tuple(REASONS) as error:
         sentence, *log_tail = str(error).splitlines()
         for line in log_tail:
             output.note(line)
-        raise CommandFailed(LocalReason.UNREACHABLE, sentence) from None
+        raise CommandFailed(REASONS[type(error)], sentence) from None
+
+
+def _verify_extra() -> None:
+    if importlib.util.find_spec(DRIVER) is None:
+        raise CommandFailed(LocalReason.NOT_INSTALLED, f"{DRIVER} is not installed: install mosaic-cli[dev].")
 
 
 def _change(verb: str, gateway: str, service: str, folder: Path, output: Terminal) -> None:
     with told_failures(output):
+        gateways = ask(folder, {"do": "status"})["gateways"]
+        if gateway not in gateways:
+            raise typer.BadParameter(f"there is no {gateway!r}: {', '.join(gateways)}.", param_hint="GATEWAY")
+        services = gateways[gateway]["services"]
+        if service not in services:
+            raise typer.BadParameter(f"{gateway} has no {service!r}: {', '.join(services)}.", param_hint="SERVICE")
         ask(folder, {"do": verb, "gateway": gateway, "service": service})
         document = ask(folder, {"do": "status"})["gateways"][gateway]["services"][service]
     output.show_text(document, f"{gateway}/{service} is {document['state']}.")

@@ -11,7 +11,6 @@ from mosaic.grants.v1.grants_pb2 import (
     CreateGrantRequest,
     GetGrantRequest,
     ListGrantsRequest,
-    RevokeGrantRequest,
 )
 from mosaic.grants.v1.types_pb2 import Grant
 from mosaic_common.auth import Role
@@ -97,7 +96,6 @@ def make_token(
     ttl: Annotated[
         timedelta | None, DurationOption("--ttl", help="How long it can be redeemed; at most, and otherwise, 15m.")
     ] = None,
-    reenroll: Annotated[bool, typer.Option("--reenroll", help="For an active grant whose key is lost.")] = False,
     target: ContextOption,
     output: OutputOption,
 ) -> None:
@@ -111,7 +109,6 @@ def make_token(
         grant_id=grant,
         token_public_key=token.public_key,
         ttl_seconds=0 if ttl is None else int(ttl.total_seconds()),
-        reenroll=reenroll,
     )
     with operator(target, Role.ADMIN) as gateway:
         answer = gateway.ask(gateway.grants.CreateEnrollmentToken, request)
@@ -121,20 +118,6 @@ def make_token(
     output.note(f"token id  {name}")
     output.note(f"expires   {absolute(expires_at, utc_now())}")
     output.note("Shown this once and good for one redemption: hand it over where nobody else reads it.")
-
-
-@app.command("revoke")
-def revoke_grant(
-    grant: GrantArgument,
-    *,
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Recorded with the grant.")] = "",
-    target: ContextOption,
-    output: OutputOption,
-) -> None:
-    """End a grant, now and for good."""
-    with operator(target, Role.ADMIN) as gateway:
-        revoked = gateway.ask(gateway.grants.RevokeGrant, RevokeGrantRequest(id=grant, reason=reason)).grant
-    output.show(grant_document(revoked), lambda: grant_sheet(revoked, utc_now()))
 
 
 def _pages(gateway: Operator, request: ListGrantsRequest) -> Iterator[Grant]:

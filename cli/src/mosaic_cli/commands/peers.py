@@ -11,9 +11,6 @@ from mosaic.grants.v1.grants_pb2 import (
     GetPeerRequest,
     ListPeersRequest,
     PrepareConnectionRequest,
-    ResumePeerRequest,
-    RevokePeerRequest,
-    SuspendPeerRequest,
 )
 from mosaic.grants.v1.types_pb2 import Peer
 from mosaic_common.auth import Role
@@ -119,33 +116,6 @@ def show_peer(peer: PeerArgument, *, target: ContextOption, output: OutputOption
     with operator(target, Role.READ) as gateway:
         found = gateway.ask(gateway.peers.GetPeer, GetPeerRequest(peer=peer)).peer
     _show(found, output)
-
-
-@app.command("suspend")
-def suspend_peer(peer: PeerArgument, *, target: ContextOption, output: OutputOption) -> None:
-    """Refuse a peer until it is resumed."""
-    with operator(target, Role.ADMIN) as gateway:
-        _show(gateway.ask(gateway.peers.SuspendPeer, SuspendPeerRequest(peer=peer)).peer, output)
-
-
-@app.command("resume")
-def resume_peer(peer: PeerArgument, *, target: ContextOption, output: OutputOption) -> None:
-    """Accept a suspended peer again."""
-    with operator(target, Role.ADMIN) as gateway:
-        _show(gateway.ask(gateway.peers.ResumePeer, ResumePeerRequest(peer=peer)).peer, output)
-
-
-@app.command("revoke")
-def revoke_peer(
-    peer: PeerArgument,
-    *,
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Recorded with the peer.")] = "",
-    target: ContextOption,
-    output: OutputOption,
-) -> None:
-    """Refuse a peer for good."""
-    with operator(target, Role.ADMIN) as gateway:
-        _show(gateway.ask(gateway.peers.RevokePeer, RevokePeerRequest(peer=peer, reason=reason)).peer, output)
 
 
 def _show(peer: Peer, output: Terminal) -> None:

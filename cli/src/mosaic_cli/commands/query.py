@@ -5,20 +5,19 @@ from typing import Annotated, Final
 from uuid import UUID
 
 import typer
-from mosaic.federation.v1.federation_pb2 import VERB_GET, VERB_LIST, VERB_SEARCH
+from mosaic.federation.v1.federation_pb2 import VERB_LIST
 from mosaic.federation.v1.query_pb2 import QueryRequest, QueryResponse
-from mosaic.grants.v1.grants_pb2 import ListPeersRequest
+from mosaic.grants.v1.grants_pb2 import FindUserRequest
 from mosaic_common.auth import Role
 from mosaic_common.resources import REGISTRY
 
 from mosaic_cli.connection import operator, user
 from mosaic_cli.contexts import Context
 from mosaic_cli.documents import query_document, state_of
-from mosaic_cli.failures import CommandFailed, LocalReason
 from mosaic_cli.options import ContextOption, OutputOption
 from mosaic_cli.output import Terminal
 from mosaic_cli.times import utc_now
-from mosaic_cli.views.query import answer_view, row_sheet
+from mosaic_cli.views.query import answer_view
 
 app = typer.Typer(add_completion=False)
 
@@ -32,7 +31,7 @@ def query(
         str,
         typer.Argument(
             metavar="RESOURCE",
-            help=f"One of {', '.join(REGISTRY)}; for a search several, joined by commas.",
+            help=f"One of {', '.join(REGISTRY)}.",
             autocompletion=lambda: list(REGISTRY),
             show_default=False,
         ),
@@ -42,8 +41,6 @@ def query(
         str,
         typer.Option("--source", "-s", metavar="SOURCE", help="local, federated:NAME or all.", autocompletion=lambda: [LOCAL, ALL]),
     ] = LOCAL,
-    search: Annotated[str, typer.Option("--search", metavar="TEXT", help="Full text; instead of a list.")] = "",
-    row_id: Annotated[str, typer.Option("--id", metavar="ID", help="One row, with all its fields.")] = "",
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=500, help="Rows per source.")] = 50,
     page: Annotated[str, typer.Option("--page", metavar="TOKEN", help="Continue where the last answer ended.")] = "",
     user_name: Annotated[
@@ -56,21 +53,10 @@ def query(
 
     A source that does not answer makes the answer partial, never a failure.
     """
-    if search and row_id:
-        raise typer.BadParameter("is either a search or one row.", param_hint="--search, --id")
-    request = QueryRequest(
-        verb=VERB_GET if row_id else VERB_SEARCH if search else VERB_LIST,
-        resources=resource.split(","),
-        source=source,
-        page_size=limit,
-        id=row_id,
-        query=search,
-        page_token=page,
-    )
+    request = QueryRequest(verb=VERB_LIST, resources=[resource], source=source, page_size=limit, page_token=page)
     with user(target, _user_id(target, user_name) if user_name else None) as gateway:
         answer = gateway.ask(gateway.query.Query, request)
-    view = row_sheet if row_id and answer.rows else answer_view
-    output.show(query_document(answer), lambda: view(answer, utc_now()))
+    output.show(query_document(answer), lambda: answer_view(answer, utc_now()))
     _warn_if_partial(answer, output)
     if answer.next_page_token:
         output.note(f"More: repeat with --page {answer.next_page_token}")
@@ -90,17 +76,10 @@ def _missing(answer: QueryResponse) -> Iterator[str]:
 
 
 def _user_id(target: Context, name: str) -> str:
-    """A token names its user by UUID. Our gateway knows the emails of those who have a connection."""
+    """A token names its user by UUID; whose an email is, our gateway knows."""
     try:
         return str(UUID(name))
     except ValueError:
         pass
     with operator(target, Role.READ) as gateway:
-        for peer in gateway.ask(gateway.peers.ListPeers, ListPeersRequest(page_size=500)).peers:
-            if peer.local_user_email.lower() == name.lower():
-                return peer.local_user_id
-    raise CommandFailed(
-        LocalReason.TOKEN_MISSING,
-        f"No connection of this gateway belongs to {name}, so nothing here says which user that is.",
-        remedy="Give the user's UUID.",
-    )
+        return gateway.ask(gateway.users.FindUser, FindUserRequest(user=name)).id

@@ -39,7 +39,13 @@ def main(arguments: list[str]) -> None:
         try:
             supervisor.start()
             server = ControlServer(supervisor.folder)
-        except (ProcessFailed, FolderInUse, EmbeddedServerMissing) as failure:
+        except FolderInUse as failure:
+            _report(launcher, {"in_use": str(failure)})
+            return
+        except EmbeddedServerMissing as failure:
+            _report(launcher, {"missing": str(failure)})
+            return
+        except ProcessFailed as failure:
             _report(launcher, {"failed": str(failure)})
             return
         ready.set()

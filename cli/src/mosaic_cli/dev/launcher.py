@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from mosaic_cli.dev.authority import AuthorityKind
+from mosaic_cli.dev.embedded import EmbeddedServerMissing
+from mosaic_cli.dev.folder_lock import FolderInUse
 from mosaic_cli.dev.steps import StepDone
 
 LOG_FILE: Final = "supervisor.log"
@@ -22,7 +24,8 @@ def launch(folder: Path, kind: AuthorityKind, *, on_step: Callable[[StepDone], N
     """Start the gateways in a process of their own; returns once every service is ready.
 
     Raises:
-        StartFailed: nothing of it is left running.
+        FolderInUse: by another supervisor; it goes on.
+        StartFailed, EmbeddedServerMissing: nothing of it is left running.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     ours, theirs = socket.socketpair()
@@ -46,6 +49,10 @@ def _follow(reports: Iterable[bytes], on_step: Callable[[StepDone], None]) -> No
         match json.loads(line):
             case {"step": step}:
                 on_step(StepDone(**step))
+            case {"in_use": reason}:
+                raise FolderInUse(reason)
+            case {"missing": reason}:
+                raise EmbeddedServerMissing(reason)
             case {"failed": reason}:
                 raise StartFailed(reason)
             case {"ready": True}:

@@ -22,12 +22,14 @@ from typing import Any, Final, Protocol
 import psycopg
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from mosaic_common.oids import GRANT_ID_OID, SUBJECT_USER_ID_OID, parse_extensions, parse_federation_ids
 from mosaic_common.scope import Scope, parse_scope
 
-from mosaic_cli.contexts import CONTEXTS_VARIABLE
+from mosaic_cli.contexts import CONTEXTS_VARIABLE, Context
 from mosaic_cli.dev.authority import AuthorityKind
 from mosaic_cli.dev.folder_lock import FolderLock
+from mosaic_cli.dev.health import HealthClient
 from mosaic_cli.dev.processes import CHILD, inherited_environment
 from mosaic_cli.dev.seed import SITES, Summary, seed
 from mosaic_cli.dev.steps import StepDone
@@ -126,16 +128,18 @@ class Story:
     # --- chapters
 
     def _show_pki(self) -> str:
-        leaves = sum(
-            len(json.loads(self._mosaic("pki", "show", "--dir", str(self.folder / name / "pki"))).get("identities", []))
-            for name in SITES
-        )
-        return f"an offline root per gateway, {leaves} identities, each folder with its own keys only"
+        identities = 0
+        for name in SITES:
+            folder = self.folder / name / "pki"
+            identities += len(json.loads(self._mosaic("pki", "show", "--dir", str(folder)))["identities"])
+            _hold(_private_keys_lie_once(folder), f"a private key of {name} lies in two folders")
+        return f"a root per gateway, {identities} identities, every private key in one folder alone"
 
     def _show_health(self, supervisor: Supervisor) -> str:
         services = [each for gateway in supervisor.status()["gateways"].values() for each in gateway["services"].values()]
         _hold(all(each["state"] == "running" for each in services), "a service does not run")
-        return f"{len(services)} processes, each answering on internal mTLS"
+        answering = [identity for gateway in supervisor.gateways.values() for identity in _answering(gateway.context())]
+        return f"{len(services)} processes; {len(answering)} services say on internal mTLS that they serve"
 
     def _seed(self) -> str:
         now = datetime.now(UTC)
@@ -183,6 +187,8 @@ class Story:
         _hold(str(ids.grant_id) == self._grant_id and ids.subject_user_id == subject, "the certificate names another grant or user")
         key = certificate.public_key()
         _hold(isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == "secp256r1", "the key is not P-256")
+        usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        _hold(list(usages) == [ExtendedKeyUsageOID.CLIENT_AUTH], "the certificate is good for more than clientAuth")
         self.teller.detail(f"subject      {certificate.subject.rfc4514_string()}, issued by {certificate.issuer.rfc4514_string()}")
         self.teller.detail(f"grant        {GRANT_ID_OID} = {ids.grant_id}")
         self.teller.detail(f"subject user {SUBJECT_USER_ID_OID} = {ids.subject_user_id}")
@@ -339,6 +345,24 @@ def document_of(kind: AuthorityKind, told: Sequence[Told]) -> Mapping[str, objec
 def _hold(held: bool, otherwise: str) -> None:
     if not held:
         raise StoryFailed(otherwise)
+
+
+def _private_keys_lie_once(pki: Path) -> bool:
+    keys = [content for file in pki.glob("*/*.key") if b"PRIVATE KEY" in (content := file.read_bytes())]
+    return len(keys) == len(set(keys)) > 0
+
+
+def _answering(context: Context) -> Sequence[str]:
+    """The services of a gateway, each of which has said that it serves.
+
+    Raises:
+        StoryFailed: one has not.
+    """
+    assert context.pki_dir is not None
+    for identity, address in context.internal.items():
+        health = HealthClient(address, identity=identity, gateway=context.gateway, operator_pki=context.pki_dir)
+        _hold(health.serves(), f"{context.gateway}/{identity} does not say that it serves")
+    return list(context.internal)
 
 
 def _empty(folder: Path) -> None:

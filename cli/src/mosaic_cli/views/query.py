@@ -12,8 +12,8 @@ from mosaic.federation.v1.resources_pb2 import Resource
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from mosaic_cli.documents import row_document, state_of
-from mosaic_cli.tables import Cell, details, identifier, plain, quiet, rows, stacked, state, when
+from mosaic_cli.documents import state_of
+from mosaic_cli.tables import Cell, identifier, plain, quiet, rows, stacked, state, when
 from mosaic_cli.times import length, moment
 
 _WIDE: Final = 60
@@ -21,15 +21,6 @@ _WIDE: Final = 60
 
 def answer_view(answer: QueryResponse, now: datetime) -> RenderableType:
     return stacked(_row_list(answer.rows, now), _account(answer))
-
-
-def row_sheet(answer: QueryResponse, _: datetime) -> RenderableType:
-    """One row with all its fields."""
-    row = answer.rows[0]
-    hidden = {"_source", "id", "kind"}
-    lines = [(name, _field(value)) for name, value in row_document(row).items() if name not in hidden]
-    title = Text.assemble((f"{_kind(row).capitalize()} ", "bold"), identifier(row.id), "  ", quiet("from "), plain(row.source))
-    return stacked(details(title, lines), _account(answer))
 
 
 def _row_list(found: Sequence[Resource], now: datetime) -> RenderableType:
@@ -67,10 +58,6 @@ def _source_line(source: SourceResult) -> Text:
 
 def _kind(row: Resource) -> str:
     return row.WhichOneof("resource") or "row"
-
-
-def _field(value: object) -> Cell:
-    return quiet("–") if value is None else plain(str(value))
 
 
 def _text(kind: str, name: str, limit: int = _WIDE) -> Callable[[Resource, datetime], Cell]:

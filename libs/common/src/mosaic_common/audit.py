@@ -13,7 +13,7 @@ times 8 bytes (signed, big-endian), enums and text ASCII.
 | request_id | UUID of the call, made here |
 | time | microseconds since 1970 UTC, int64, stored exactly so |
 | event | Event |
-| actor | who acted: a subject of a bearer token, a service identity, a peer's common name |
+| actor | who acted: a subject of a bearer token, a service identity, the first 16 digits of a peer's fingerprint |
 | source_address | of the connection, as our socket saw it |
 | peer_id, grant_id, subject_user_id | UUIDs, null while unknown |
 | token_id | SHA-256 of the enrollment token's public key, 32 bytes, or null |
@@ -78,6 +78,7 @@ class Event(StrEnum):
     CONNECTION_PREPARED = "connection.prepared"
     CONNECTION_ACTIVATED = "connection.activated"
     ENROLLMENT_CLAIMED = "enrollment.claimed"
+    ENROLLMENT_REPEATED = "enrollment.repeated"
     ENROLLMENT_RELEASED = "enrollment.released"
     ENROLLMENT_COMPLETED = "enrollment.completed"
     ENROLLMENT_REFUSED = "enrollment.refused"

@@ -35,6 +35,7 @@ from typing import Final
 class Code(Enum):
     """gRPC status codes by number, so that pure modules need no grpc."""
 
+    CANCELLED = 1
     INVALID_ARGUMENT = 3
     DEADLINE_EXCEEDED = 4
     NOT_FOUND = 5
@@ -127,6 +128,8 @@ class Reason(StrEnum):
     MESSAGE_MALFORMED = "MESSAGE_MALFORMED"
     REQUEST_INVALID = "REQUEST_INVALID"
     AUDIT_CHAIN_BROKEN = "AUDIT_CHAIN_BROKEN"
+    ANSWER_TOO_LARGE = "ANSWER_TOO_LARGE"
+    CALL_CANCELLED = "CALL_CANCELLED"
     NOT_IMPLEMENTED = "NOT_IMPLEMENTED"
     INTERNAL = "INTERNAL"
 
@@ -202,6 +205,8 @@ STATUS: Final[Mapping[Reason, Status]] = {
     Reason.MESSAGE_MALFORMED: _400,
     Reason.REQUEST_INVALID: _400,
     Reason.AUDIT_CHAIN_BROKEN: _409,
+    Reason.ANSWER_TOO_LARGE: Status(Code.RESOURCE_EXHAUSTED, 413),
+    Reason.CALL_CANCELLED: Status(Code.CANCELLED, 499),
     Reason.NOT_IMPLEMENTED: Status(Code.UNIMPLEMENTED, 501),
     Reason.INTERNAL: Status(Code.INTERNAL, 500),
 }
@@ -332,3 +337,68 @@ class Unavailable(MosaicError):
 
 class Unimplemented(MosaicError):
     """Reserved: the shape stands, the code does not yet."""
+
+
+# What another service refused with is the same class here as there (mosaic_common.rpc.status).
+CLASSES: Final[Mapping[Reason, type[MosaicError]]] = {
+    reason: kind
+    for kind, reasons in {
+        InvalidInput: (Reason.RESOURCE_UNKNOWN, Reason.PAGE_SIZE_INVALID, Reason.MESSAGE_MALFORMED, Reason.REQUEST_INVALID),
+        CsrRefused: (
+            Reason.CSR_MALFORMED,
+            Reason.CSR_SIGNATURE_INVALID,
+            Reason.CSR_KEY_NOT_ACCEPTED,
+            Reason.CSR_COMMON_NAME_MISMATCH,
+            Reason.CSR_MISMATCH,
+        ),
+        ScopeRefused: (Reason.SCOPE_INVALID,),
+        PageTokenRefused: (Reason.PAGE_TOKEN_INVALID, Reason.PAGE_TOKEN_EXPIRED),
+        AccessDenied: (
+            Reason.GRANT_NOT_ACTIVE,
+            Reason.PEER_NOT_ACTIVE,
+            Reason.SUBJECT_MISMATCH,
+            Reason.SUBJECT_INACTIVE,
+            Reason.RESOURCE_NOT_GRANTED,
+            Reason.CALLER_NOT_ALLOWED,
+            Reason.ROLE_REQUIRED,
+        ),
+        CertificateRefused: (
+            Reason.CERTIFICATE_NOT_ACCEPTED,
+            Reason.CERTIFICATE_OID_MISSING,
+            Reason.CERTIFICATE_OID_MALFORMED,
+            Reason.CERTIFICATE_NOT_PINNED,
+            Reason.CERTIFICATE_REVOKED,
+        ),
+        AuthRefused: (
+            Reason.AUTH_TOKEN_MISSING,
+            Reason.AUTH_TOKEN_INVALID,
+            Reason.AUTH_TOKEN_EXPIRED,
+            Reason.AUTH_TOKEN_REVOKED,
+        ),
+        TokenRefused: (
+            Reason.ENROLLMENT_TOKEN_UNKNOWN,
+            Reason.ENROLLMENT_TOKEN_USED,
+            Reason.ENROLLMENT_TOKEN_EXPIRED,
+            Reason.ENROLLMENT_TOKEN_VOIDED,
+        ),
+        WarrantRefused: (Reason.WARRANT_INVALID, Reason.WARRANT_EXPIRED),
+        NotFound: (Reason.RESOURCE_NOT_FOUND, Reason.GRANT_NOT_FOUND, Reason.PEER_NOT_FOUND),
+        Conflict: (
+            Reason.ENROLLMENT_IN_PROGRESS,
+            Reason.GRANT_STATE_CHANGED,
+            Reason.PEER_STATE_CHANGED,
+            Reason.NAME_TAKEN,
+            Reason.AUDIT_CHAIN_BROKEN,
+        ),
+        RateLimited: (Reason.RATE_LIMITED,),
+        CaRefused: (Reason.CA_REFUSED,),
+        CaUnreachable: (Reason.CA_UNREACHABLE,),
+        CaLied: (Reason.CA_LIED,),
+        Unavailable: (Reason.DEPENDENCY_UNAVAILABLE, Reason.DEADLINE_EXCEEDED, Reason.MESSAGE_LATE),
+        Unimplemented: (Reason.NOT_IMPLEMENTED,),
+    }.items()
+    for reason in reasons
+}
+
+# Metadata of a CaError: "false" only where the authority cannot have signed.
+CA_MAY_HAVE_SIGNED: Final = "ca_may_have_signed"

@@ -16,8 +16,13 @@ _SECRET_NAME: Final = re.compile(
     r"token|secret|passw|private|key_pem|_key$|csr|proof|warrant|authorization|cookie|seed|database_url|redis_url", re.IGNORECASE
 )
 _PUBLIC_NAMES: Final = frozenset({"token_id"})
+# PEM blocks; compact JWS; a token in a URL; the user part of a URL; 32 bytes in base64url (a token, the secret part of a JWK).
 _SECRET_SHAPE: Final = re.compile(
-    r"-----BEGIN [^-]+-----.*?(-----END [^-]+-----|$)|eyJ[\w-]{8,}\.[\w-]+\.[\w-]*|(?<=[&#?]token=)[\w-]+|(?<=://)[^/@\s]+@",
+    r"-----BEGIN [^-]+-----.*?(?:-----END [^-]+-----|$)"
+    r"|eyJ[\w-]{8,}\.[\w-]+\.[\w-]*"
+    r"|(?<=[&#?]token=)[\w-]+"
+    r"|(?<=://)[^@\s]+@"
+    r"|(?<![\w-])[\w-]{43}(?![\w-])",
     re.DOTALL,
 )
 REDACTED: Final = "[redacted]"
@@ -27,15 +32,20 @@ def redact(value: object, name: str = "") -> object:
     """Return the value as it may be logged under this name."""
     if _SECRET_NAME.search(name) and name not in _PUBLIC_NAMES and value is not None and not isinstance(value, bool | int | float):
         return REDACTED
-    if isinstance(value, str):
-        return _SECRET_SHAPE.sub(REDACTED, value)
+    if value is None or isinstance(value, bool | int | float):
+        return value
     if isinstance(value, bytes | bytearray | memoryview):
         return f"[{len(value)} bytes]"
     if isinstance(value, Mapping):
-        return {str(key): redact(item, str(key)) for key, item in value.items()}
+        return {_shape(str(key)): redact(item, str(key)) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [redact(item) for item in value]
-    return value
+    # Anything else is shown as text, and text is looked at: an exception, a dataclass, an object with a repr of its own.
+    return _shape(str(value))
+
+
+def _shape(text: str) -> str:
+    return _SECRET_SHAPE.sub(REDACTED, text)
 
 
 def _redacted(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

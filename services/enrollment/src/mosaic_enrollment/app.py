@@ -10,6 +10,7 @@ from mosaic_common.rpc.methods import Listener
 from mosaic_common.rpc.server import GrpcListener, ServerTls
 from redis.asyncio import Redis
 
+from mosaic_enrollment.adapters.recorder import RefusalRecorder
 from mosaic_enrollment.adapters.services import Broker, Grants
 from mosaic_enrollment.api.enrollment import EnrollmentServicer
 from mosaic_enrollment.config import Config
@@ -17,7 +18,7 @@ from mosaic_enrollment.domain.redeem import Redeemer
 from mosaic_enrollment.methods import METHODS
 
 
-def build(config: Config, _clock: Clock) -> Application:
+def build(config: Config, clock: Clock) -> Application:
     """Return the service.
 
     Raises:
@@ -30,13 +31,16 @@ def build(config: Config, _clock: Clock) -> Application:
     valkey = Redis.from_url(config.redis_url.get_secret_value(), socket_connect_timeout=1, socket_timeout=1)
     health = Health({GRANTS: ping_of(grants), CA_BROKER: ping_of(broker), "valkey": valkey.ping})
 
-    redeemer = Redeemer(Grants(grants), Broker(broker))
+    ledger = Grants(grants)
+    recorder = RefusalRecorder(ledger, clock)
+    redeemer = Redeemer(ledger, Broker(broker))
     public = GrpcListener(
         Listener.PUBLIC,
         str(config.mosaic_public_listen),
         ServerTls(pki / "public.pem", pki / "public.key"),
         METHODS,
         anyone(),
+        recorder,
         reflected=config.mosaic_env == "dev",
     ).serve(EnrollmentServicer(redeemer))
     internal = GrpcListener(
@@ -48,4 +52,4 @@ def build(config: Config, _clock: Clock) -> Application:
         health=health,
         reflected=True,
     ).serve()
-    return Application([public, internal], health, closing=[grants.close, broker.close, valkey.aclose])
+    return Application([public, internal], health, background=[recorder.run], closing=[grants.close, broker.close, valkey.aclose])

@@ -157,10 +157,7 @@ def build_outbound(config: OutboundConfig, clock: Clock, *, limits: Limits = DEF
 
 
 def _grants_channel(config: InboundConfig | OutboundConfig) -> grpc.aio.Channel:
-    try:
-        tls = ClientTls.of_service(config.mosaic_pki_dir)
-    except OSError as error:
-        raise ConfigurationError(f"{error.filename} cannot be read; `mosaic pki init` makes it.") from error
+    tls = ClientTls.of_service(config.mosaic_pki_dir)
     return service_channel(str(config.mosaic_grants_address), identity=GRANTS, gateway=config.mosaic_gateway, tls=tls)
 
 

@@ -1,14 +1,11 @@
 """What the edge is told, by role."""
 
 from pathlib import Path
-from typing import Final
 
-from cryptography import x509
 from mosaic_common.config import Address, CommonConfig, DatabaseUrl, ValkeyUrl
 from mosaic_common.errors import ConfigurationError
+from mosaic_common.federation_root import parse_federation_root
 from pydantic import Field, model_validator
-
-_DEV_ONLY: Final = "DEV ONLY"
 
 
 class InboundConfig(CommonConfig):
@@ -23,7 +20,11 @@ class InboundConfig(CommonConfig):
 
     @model_validator(mode="after")
     def _root_is_usable(self) -> "InboundConfig":
-        _require_root(self.mosaic_federation_root_file, environment=self.mosaic_env)
+        try:
+            unchecked = self.mosaic_federation_root_file.read_bytes()
+        except OSError as error:
+            raise ConfigurationError(f"MOSAIC_FEDERATION_ROOT_FILE cannot be read ({error.strerror}).") from error
+        parse_federation_root(unchecked, name="MOSAIC_FEDERATION_ROOT_FILE", environment=self.mosaic_env)
         return self
 
 
@@ -34,21 +35,3 @@ class OutboundConfig(CommonConfig):
     redis_url: ValkeyUrl = Field(description="a redis:// or rediss:// URL of the Valkey user edge-outbound")
     mosaic_user_listen: Address = Field(description="host:port for local users, such as 0.0.0.0:7104")
     mosaic_grants_address: Address = Field(description="host:port of grants' internal listener")
-
-
-def _require_root(path: Path, *, environment: str) -> None:
-    """Accept a file of exactly one certificate; in production not that of an embedded authority.
-
-    Raises:
-        ConfigurationError: anything else.
-    """
-    try:
-        certificates = x509.load_pem_x509_certificates(path.read_bytes())
-    except (OSError, ValueError):
-        certificates = []
-    if len(certificates) != 1:
-        raise ConfigurationError("MOSAIC_FEDERATION_ROOT_FILE has to name a file with exactly one certificate in PEM.")
-    if environment != "dev" and _DEV_ONLY in certificates[0].subject.rfc4514_string():
-        raise ConfigurationError(
-            f"The root in MOSAIC_FEDERATION_ROOT_FILE says {_DEV_ONLY} in its subject: production needs step-ca's root."
-        )

@@ -11,7 +11,9 @@ from mosaic_common.clock import SystemClock
 from mosaic_common.config import DatabaseUrl, effective, load
 from mosaic_common.errors import ConfigurationError
 from mosaic_common.rpc.application import serve
+from psycopg import Error as DriverError
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from sqlalchemy.exc import DBAPIError
 
 from mosaic_grants.adapters import upgrade
 from mosaic_grants.app import build
@@ -57,7 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 for each in missing:
                     sys.stdout.write(f"{each.statement}\n")
     except ConfigurationError as error:
-        sys.stderr.write(f"grants: {error}\n")
+        _say(f"grants: {error}")
+        return 1
+    except (DBAPIError, DriverError) as error:
+        _say(f"grants: The database refuses or does not answer: {_cause(error)}")
         return 1
     return 0
 
@@ -77,6 +82,13 @@ def _passwords(secret: SecretStr) -> dict[str, str]:
     if not isinstance(passwords, dict) or not all(isinstance(value, str) for value in passwords.values()):
         raise ConfigurationError("MOSAIC_BOOTSTRAP_PASSWORDS is no JSON object from role to password.")
     return passwords
+
+
+def _cause(error: DBAPIError | DriverError) -> str:
+    """What the driver says first, without the statement and its values, which SQLAlchemy would add."""
+    raised = error.orig if isinstance(error, DBAPIError) else error
+    said = raised.diag.message_primary if isinstance(raised, DriverError) else None
+    return (said or str(raised)).partition("\n")[0]
 
 
 def _say(line: str) -> None:

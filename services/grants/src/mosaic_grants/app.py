@@ -1,20 +1,16 @@
 """Composition root of grants: reads top to bottom, decides nothing."""
 
-import asyncio
 import hashlib
 import json
 import ssl
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
 
 from mosaic_common.audit import HeadSigner
 from mosaic_common.auth import TokenVerifier, operate_audience, own_issuer, query_audience
 from mosaic_common.clock import Clock
-from mosaic_common.db.version import SCHEMA_VERSION
-from mosaic_common.errors import ConfigurationError, MosaicError
+from mosaic_common.errors import ConfigurationError
+from mosaic_common.federation_root import parse_federation_root
 from mosaic_common.identity import CA_BROKER
-from mosaic_common.log import logger
 from mosaic_common.rpc.application import Application
 from mosaic_common.rpc.authenticate import bearers, services_of
 from mosaic_common.rpc.client import ClientTls, service_channel
@@ -25,8 +21,9 @@ from mosaic_common.sealing import SealingKeys
 from mosaic_common.warrants import WarrantSigner
 
 from mosaic_grants.adapters.audit_log import AuditLog
+from mosaic_grants.adapters.housekeeping import Housekeeping
 from mosaic_grants.adapters.store import PostgresLedger, engine
-from mosaic_grants.api.operators import GrantServicer, PeerServicer
+from mosaic_grants.api.operators import GrantServicer, PeerServicer, UserServicer
 from mosaic_grants.api.recorder import RefusalRecorder
 from mosaic_grants.api.services import (
     AuditChainServicer,
@@ -38,8 +35,6 @@ from mosaic_grants.config import Config
 from mosaic_grants.domain.enrollment import Enrollments
 from mosaic_grants.methods import METHODS
 
-COUNTERSIGN_SECONDS = 1.0
-
 
 def build(config: Config, clock: Clock) -> Application:
     """Return the service.
@@ -50,7 +45,9 @@ def build(config: Config, clock: Clock) -> Application:
     pki, gateway = config.mosaic_pki_dir, config.mosaic_gateway
     service_root = _read(pki / "service-root.pem")
     pin = None if config.mosaic_enrollment_publicly_trusted else _sha256_of_pem(service_root)
-    federation_root = config.mosaic_federation_root.get_secret_value().encode()
+    federation_root = parse_federation_root(
+        config.mosaic_federation_root.get_secret_value().encode(), name="MOSAIC_FEDERATION_ROOT", environment=config.mosaic_env
+    )
 
     ledger = PostgresLedger(engine(config.database_url.get_secret_value()), AuditLog(HeadSigner(_read(pki / "audit.key")), clock))
     keys = SealingKeys(*config.sealing_secrets)
@@ -77,6 +74,7 @@ def build(config: Config, clock: Clock) -> Application:
     ).serve(
         GrantServicer(ledger, clock, gateway=gateway, enrollment_host=enrollment_host, enrollment_port=enrollment_port, pin=pin),
         PeerServicer(ledger, keys, clock),
+        UserServicer(ledger),
     )
     internal = GrpcListener(
         Listener.INTERNAL,
@@ -98,47 +96,9 @@ def build(config: Config, clock: Clock) -> Application:
     return Application(
         [operator, internal],
         health,
-        background=[_countersigning(ledger), recorder.run],
+        background=[Housekeeping(ledger).run, recorder.run],
         closing=[recorder.write_counted, broker.close, ledger.close],
     )
-
-
-def _countersigning(ledger: PostgresLedger) -> Callable[[], Coroutine[Any, Any, None]]:
-    """Check the schema once the database answers, then countersign heads every second, in the database and in the log."""
-
-    async def work() -> None:
-        log = logger("audit")
-        checked = False
-        while True:
-            try:
-                if not checked:
-                    await _verify_schema(ledger)
-                    checked = True
-                for signed in await ledger.countersign():
-                    head = signed.head
-                    log.info(
-                        "audit_head",
-                        chain_id=head.chain_id.hex(),
-                        chain_number=head.chain_number,
-                        seq=head.seq,
-                        hash=head.hash.hex(),
-                        time_us=head.time_us,
-                        signature=signed.signature.hex(),
-                    )
-            except MosaicError as error:
-                log.warning("heads_not_countersigned", cause=error.message)
-            await asyncio.sleep(COUNTERSIGN_SECONDS)
-
-    return work
-
-
-async def _verify_schema(ledger: PostgresLedger) -> None:
-    """Name what is missing while somebody is looking at the start, not at the first failing read."""
-    found = await ledger.schema_version()
-    if found != SCHEMA_VERSION:
-        raise ConfigurationError(
-            f"The database's schema is at {found}, this release needs {SCHEMA_VERSION}: run `mosaic db upgrade`."
-        )
 
 
 def _token_verifier(jwks: bytes, gateway: str, audience: str, clock: Clock) -> TokenVerifier:

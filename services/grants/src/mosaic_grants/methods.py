@@ -14,6 +14,7 @@ from mosaic_common.rpc.methods import Listener, Method, MethodTable, method_tabl
 
 _GRANTS: Final = service_of(grants_pb2, "GrantService")
 _PEERS: Final = service_of(grants_pb2, "PeerService")
+_USERS: Final = service_of(grants_pb2, "UserService")
 _LEDGER: Final = service_of(ledger_pb2, "EnrollmentLedgerService")
 _RESOLVER: Final = service_of(ledger_pb2, "GrantResolverService")
 _CREDENTIALS: Final = service_of(ledger_pb2, "PeerCredentialService")
@@ -40,6 +41,7 @@ METHODS: Final[MethodTable] = method_table(
     Method(_PEERS, "SuspendPeer", Listener.OPERATOR, callers=_ADMIN, audit=Event.PEER_SUSPENDED),
     Method(_PEERS, "ResumePeer", Listener.OPERATOR, callers=_ADMIN, audit=Event.PEER_RESUMED),
     Method(_PEERS, "RevokePeer", Listener.OPERATOR, callers=_ADMIN, audit=Event.PEER_REVOKED),
+    Method(_USERS, "FindUser", Listener.OPERATOR, callers=_READ, audit=Event.CALL_REFUSED),
     Method(_LEDGER, "ClaimEnrollment", Listener.INTERNAL, callers=_ENROLLMENT, audit=Event.ENROLLMENT_REFUSED),
     Method(_LEDGER, "ReleaseEnrollment", Listener.INTERNAL, callers=_ENROLLMENT, audit=Event.ENROLLMENT_REFUSED),
     Method(_LEDGER, "CompleteEnrollment", Listener.INTERNAL, callers=_ENROLLMENT, audit=Event.ENROLLMENT_REFUSED),

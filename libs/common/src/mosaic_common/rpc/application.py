@@ -11,6 +11,7 @@ import uvloop
 
 from mosaic_common.log import logger
 from mosaic_common.rpc.health import Health
+from mosaic_common.rpc.memory import give_memory_back
 from mosaic_common.rpc.server import GrpcListener
 
 DRAIN_SECONDS: Final = 10.0
@@ -38,7 +39,7 @@ class Application:
         """Open, listen, report healthy."""
         for opening in self.opening:
             await opening()
-        self._tasks = [asyncio.create_task(work()) for work in (*self.background, self.health.watch)]
+        self._tasks = [asyncio.create_task(work()) for work in (*self.background, self.health.watch, give_memory_back)]
         for listener in self.listeners:
             await listener.start()
         await self.health.start()

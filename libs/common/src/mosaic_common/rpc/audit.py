@@ -7,7 +7,7 @@ from mosaic_common.audit import AuditRow, Event, Outcome
 from mosaic_common.errors import Code, MosaicError
 from mosaic_common.rpc.call import Call, caller_name
 
-_ERRORS = frozenset({Code.INTERNAL, Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.DATA_LOSS})
+_ERRORS = frozenset({Code.CANCELLED, Code.INTERNAL, Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.DATA_LOSS})
 
 
 def audit_row(

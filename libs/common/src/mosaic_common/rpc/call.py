@@ -32,6 +32,8 @@ Behaviour = Callable[[Any, "Call"], Awaitable[Message]]
 FIRST_MESSAGE_SECONDS: Final = 2.0
 MAX_SILENT_PER_CONNECTION: Final = 32
 MAX_ACTIVE: Final = 512
+MAX_ACTIVE_PER_PEER: Final = 64
+MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
 RECORD_SECONDS: Final = 5.0
 # What we keep for ourselves of a deadline, so that our own refusal still reaches the caller.
 DEADLINE_SHAVE_SECONDS: Final = 0.05
@@ -64,6 +66,7 @@ class Call:
         caller: None on a public listener.
         deadline: event-loop time; already shaved.
         recorded: the handler wrote its audit row itself, in its own transaction.
+        asked: its message is there and decoded; from then on work may have been done for it.
     """
 
     method: Method
@@ -76,6 +79,7 @@ class Call:
     caller: Caller = None
     facts: Facts = field(default_factory=Facts)
     recorded: bool = False
+    asked: bool = False
 
     def remaining_seconds(self) -> float:
         """Return how long the handler may still take; never negative."""
@@ -125,6 +129,8 @@ class Wrapper:
         self._recorder = recorder
         self._silent: Counter[str] = Counter()
         self._active = 0
+        self._active_by_peer: Counter[bytes] = Counter()
+        self._recording: set[asyncio.Task[MosaicError]] = set()
         self._log = logger("rpc")
 
     def handler(self, method: Method, behaviour: Behaviour) -> Any:
@@ -149,8 +155,9 @@ class Wrapper:
                 _authorize(call)
                 unverified = await self._first_message(call, messages)  # 4. first-message deadline
                 request = _decode(method, unverified)  # 5. decode
+                call.asked = True
                 response = await self._limited(behaviour, request, call)  # 6. the handler
-            answer = response.SerializeToString()
+            answer = _encode(response)
             await self._record(call, None, len(answer))
             self._log_line(call, "OK", bytes_in=len(unverified), bytes_out=len(answer))
             return answer
@@ -160,6 +167,8 @@ class Wrapper:
             error = Unavailable(Reason.DEADLINE_EXCEEDED, "The gateway could not answer in time.", layer=Layer.REQUEST)
         except asyncio.CancelledError:
             self._log_line(call, "CANCELLED")
+            if call.asked:
+                self._record_cancelled(call)
             raise
         except Exception:  # noqa: BLE001 - the status step: an unhandled exception's text must not reach the client
             self._log.exception("unhandled", method=method.path, request_id=str(call.request_id))
@@ -193,11 +202,21 @@ class Wrapper:
     async def _limited(self, behaviour: Behaviour, request: Message, call: Call) -> Message:
         if self._active >= MAX_ACTIVE:
             raise RateLimited(Reason.RATE_LIMITED, "The gateway is busy.", layer=Layer.RATE, retry_after=timedelta(seconds=1))
+        # One peer cannot be all of the load: what is over its share waits at its own side.
+        peer = call.caller.fingerprint if isinstance(call.caller, PeerCertificate) else None
+        if peer is not None and self._active_by_peer[peer] >= MAX_ACTIVE_PER_PEER:
+            raise RateLimited(Reason.RATE_LIMITED, "Too many calls at once.", layer=Layer.RATE, retry_after=timedelta(seconds=1))
         self._active += 1
+        if peer is not None:
+            self._active_by_peer[peer] += 1
         try:
             return await behaviour(request, call)
         finally:
             self._active -= 1
+            if peer is not None:
+                self._active_by_peer[peer] -= 1
+                if not self._active_by_peer[peer]:
+                    del self._active_by_peer[peer]
 
     async def _record(self, call: Call, error: MosaicError | None, bytes_out: int) -> None:
         """Wait until the audit row is durable.
@@ -213,7 +232,7 @@ class Wrapper:
             # Not under the call's own deadline: a refusal that came because it ran out is recorded too.
             async with asyncio.timeout(RECORD_SECONDS):
                 await self._recorder.record(call, outcome)
-        except (TimeoutError, MosaicError) as failure:
+        except Exception as failure:
             self._log.error("audit_not_durable", request_id=str(call.request_id), cause=type(failure).__name__)
             raise Unavailable(
                 Reason.DEPENDENCY_UNAVAILABLE,
@@ -222,6 +241,13 @@ class Wrapper:
                 remedy="Check the database that holds the audit log.",
                 metadata={"dependency": "audit"},
             ) from failure
+
+    def _record_cancelled(self, call: Call) -> None:
+        """Record a call that its caller gave up; nobody waits for the row, and this task is being cancelled."""
+        error = MosaicError(Reason.CALL_CANCELLED, "The caller gave up.", layer=Layer.REQUEST)
+        recording = asyncio.get_running_loop().create_task(self._record_refusal(call, error))
+        self._recording.add(recording)
+        recording.add_done_callback(self._recording.discard)
 
     async def _record_refusal(self, call: Call, error: MosaicError) -> MosaicError:
         if error.reason is Reason.MESSAGE_LATE:
@@ -271,7 +297,7 @@ def _begin(method: Method, context: Any) -> tuple[Call, Transport]:
     )
     auth: Mapping[str, list[bytes]] = context.auth_context()
     # Another version is never reached while the cipher list holds; an identity from such a connection would be none.
-    is_tls13 = auth.get("ssl_tls_version", [b"TLSv1.3"])[0] == b"TLSv1.3"
+    is_tls13 = auth.get("ssl_tls_version", [b""])[0] == b"TLSv1.3"
     pem = next(iter(auth.get("x509_pem_cert", ())), None) if is_tls13 else None
     return call, Transport(certificate_pem=pem, authorization=metadata.get("authorization"))
 
@@ -306,6 +332,19 @@ def _decode(method: Method, unverified: bytes) -> Message:
         raise InvalidInput(
             Reason.MESSAGE_MALFORMED, f"The message is no {method.request_type.DESCRIPTOR.name}.", layer=Layer.REQUEST
         ) from None
+
+
+def _encode(response: Message) -> bytes:
+    answer = response.SerializeToString()
+    # The library would refuse to send it after we have recorded that it left.
+    if len(answer) > MAX_ANSWER_BYTES:
+        raise MosaicError(
+            Reason.ANSWER_TOO_LARGE,
+            f"One row alone is larger than an answer may be ({MAX_ANSWER_BYTES} bytes).",
+            layer=Layer.ROW,
+            remedy="Make the row smaller where it is kept.",
+        )
+    return answer
 
 
 def _parse_peer(peer: str) -> tuple[str, str]:

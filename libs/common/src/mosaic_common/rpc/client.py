@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 import grpc
 
-from mosaic_common.errors import Reason, Unavailable
+from mosaic_common.errors import ConfigurationError, Reason, Unavailable
 from mosaic_common.identity import dns_name
 from mosaic_common.rpc.call import current_call
 from mosaic_common.rpc.status import from_rpc_error
@@ -43,12 +43,19 @@ class ClientTls:
 
     @classmethod
     def of_service(cls, pki_dir: Path) -> "ClientTls":
-        """Read the internal leaf of this process."""
-        return cls(
-            root=(pki_dir / "service-root.pem").read_bytes(),
-            certificate=(pki_dir / "internal.pem").read_bytes(),
-            key=(pki_dir / "internal.key").read_bytes(),
-        )
+        """Read the internal leaf of this process.
+
+        Raises:
+            ConfigurationError: a file is missing.
+        """
+        try:
+            return cls(
+                root=(pki_dir / "service-root.pem").read_bytes(),
+                certificate=(pki_dir / "internal.pem").read_bytes(),
+                key=(pki_dir / "internal.key").read_bytes(),
+            )
+        except OSError as error:
+            raise ConfigurationError(f"{error.filename} cannot be read ({error.strerror}); `mosaic pki init` makes it.") from error
 
     def credentials(self) -> grpc.ChannelCredentials:
         return grpc.ssl_channel_credentials(self.root, self.key, self.certificate)

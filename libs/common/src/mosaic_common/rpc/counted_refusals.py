@@ -5,6 +5,7 @@ from typing import Final
 
 from mosaic_common.audit import AuditRow
 from mosaic_common.errors import AuthRefused, Layer, MosaicError, Reason
+from mosaic_common.identity import SERVICES
 from mosaic_common.rpc.call import Call
 
 MAX_ROWS: Final = 1024
@@ -30,7 +31,8 @@ class CountedRefusals:
             row = replace(row, actor=_ELSEWHERE, source_address=_ELSEWHERE, peer_id=None, grant_id=None, subject_user_id=None)
             key = _key(row)
         known = self._rows.get(key)
-        self._rows[key] = row if known is None else replace(known, repeated=known.repeated + row.repeated)
+        # What the row names of the first one only would be wrong of the others.
+        self._rows[key] = row if known is None else replace(known, token_id=None, repeated=known.repeated + row.repeated)
 
     def harvest(self) -> list[AuditRow]:
         """Return one row per key, and begin anew."""
@@ -39,13 +41,15 @@ class CountedRefusals:
 
 
 def is_counted(call: Call, error: MosaicError) -> bool:
-    """Whether the sender had spent nothing of its limits yet, and had not said who it is."""
+    """Whether it cost its sender nothing, who has not proved to be anybody."""
     return (
-        (error.reason is Reason.RATE_LIMITED and error.layer is Layer.SOURCE)
+        error.reason is Reason.ENROLLMENT_TOKEN_UNKNOWN
+        or (error.reason is Reason.RATE_LIMITED and error.layer is Layer.SOURCE)
         or error.reason is Reason.MESSAGE_MALFORMED
         or (isinstance(error, AuthRefused) and call.caller is None)
     )
 
 
 def _key(row: AuditRow) -> _Key:
-    return row.actor, "" if row.actor else row.source_address, row.denied_reason
+    # A peer is one wherever it calls from; a service tells us of many sources.
+    return row.actor, "" if row.actor and row.actor not in SERVICES else row.source_address, row.denied_reason

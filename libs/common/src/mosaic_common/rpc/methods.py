@@ -14,7 +14,9 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from mosaic_common.auth import Role
 from mosaic_common.errors import ConfigurationError
+from mosaic_common.identity import IDENTITIES
 
 
 class Listener(StrEnum):
@@ -29,6 +31,16 @@ class Listener(StrEnum):
 
 ANYONE: Final = frozenset({"anyone"})
 PEERS: Final = frozenset({"peer"})
+
+_ROLES: Final = frozenset(Role)
+# Whom a listener can tell apart. Anything else in a row would let everybody in, or nobody.
+_TOLD_APART: Final = {
+    Listener.INTERNAL: frozenset(IDENTITIES),
+    Listener.OPERATOR: _ROLES,
+    Listener.USER: _ROLES,
+    Listener.PUBLIC: ANYONE,
+    Listener.PEER: PEERS,
+}
 
 # Who reads the answer is outside this gateway: what a dependency is called is none of their business.
 OUTSIDE: Final = frozenset({Listener.PUBLIC, Listener.PEER})
@@ -87,7 +99,7 @@ def method_table(*methods: Method) -> MethodTable:
     """Check the rows against the protobuf services that they name.
 
     Raises:
-        ConfigurationError: a row names no method, a method has no row or two.
+        ConfigurationError: a row names no method, a method has no row or two, or a listener cannot tell its callers.
     """
     rows = [method.path for method in methods]
     declared = {
@@ -99,4 +111,9 @@ def method_table(*methods: Method) -> MethodTable:
         raise ConfigurationError(
             f"Method table and protobuf service disagree about {', '.join(wrong)}; each method needs exactly one row."
         )
+    for method in methods:
+        if not method.callers or not method.callers <= _TOLD_APART[method.listener]:
+            raise ConfigurationError(
+                f"The {method.listener} listener cannot tell the callers of {method.path}: {sorted(method.callers)}."
+            )
     return MethodTable(methods)

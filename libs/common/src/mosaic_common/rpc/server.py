@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection
 
 from mosaic_common.errors import ConfigurationError
 from mosaic_common.log import logger
-from mosaic_common.rpc.call import Authenticate, Behaviour, Recorder, Wrapper
+from mosaic_common.rpc.call import MAX_ANSWER_BYTES, Authenticate, Behaviour, Recorder, Wrapper
 from mosaic_common.rpc.health import HEALTH_SERVICE, Health
 from mosaic_common.rpc.methods import Listener, MethodTable
 
@@ -25,7 +25,7 @@ OPTIONS: Final = (
     ("grpc.server.max_pending_requests", 20_000),
     ("grpc.server.max_pending_requests_hard_limit", 20_000),
     ("grpc.max_receive_message_length", 64 * 1024),
-    ("grpc.max_send_message_length", 4 * 1024 * 1024),
+    ("grpc.max_send_message_length", MAX_ANSWER_BYTES),
     ("grpc.server_handshake_timeout_ms", 5_000),
     ("grpc.max_connection_idle_ms", 300_000),
     ("grpc.max_connection_age_ms", 3_600_000),

@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2 as details
 from google.rpc.status_pb2 import Status
 
-from mosaic_common.errors import Layer, MosaicError, Reason, Unavailable, Violation
+from mosaic_common.errors import CLASSES, Layer, MosaicError, Reason, Unavailable, Violation
 
 DOMAIN: Final = "federation.mosaicstack.dev"
 DETAILS_KEY: Final = "grpc-status-details-bin"
@@ -112,8 +112,9 @@ def _find_error(raw: bytes) -> MosaicError | None:
         return None
     metadata = dict(info.metadata)
     metadata.pop("http_status", None)
-    return MosaicError(
-        Reason(info.reason),
+    reason = Reason(info.reason)
+    return CLASSES.get(reason, MosaicError)(
+        reason,
         status.message,
         remedy=metadata.pop("remediation", None),
         violations=[Violation(v.field, v.description) for v in bad.field_violations],

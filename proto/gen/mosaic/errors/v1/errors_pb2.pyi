@@ -77,7 +77,9 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_REQUEST_INVALID: _Reason.ValueType  # 52
     REASON_AUDIT_CHAIN_BROKEN: _Reason.ValueType  # 53
     REASON_NOT_IMPLEMENTED: _Reason.ValueType  # 54
-    REASON_INTERNAL: _Reason.ValueType  # 55
+    REASON_ANSWER_TOO_LARGE: _Reason.ValueType  # 55
+    REASON_CALL_CANCELLED: _Reason.ValueType  # 56
+    REASON_INTERNAL: _Reason.ValueType  # 57
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call was refused. google.rpc.ErrorInfo.reason holds the name without its prefix, ErrorInfo.domain is
@@ -139,7 +141,9 @@ REASON_MESSAGE_MALFORMED: Reason.ValueType  # 51
 REASON_REQUEST_INVALID: Reason.ValueType  # 52
 REASON_AUDIT_CHAIN_BROKEN: Reason.ValueType  # 53
 REASON_NOT_IMPLEMENTED: Reason.ValueType  # 54
-REASON_INTERNAL: Reason.ValueType  # 55
+REASON_ANSWER_TOO_LARGE: Reason.ValueType  # 55
+REASON_CALL_CANCELLED: Reason.ValueType  # 56
+REASON_INTERNAL: Reason.ValueType  # 57
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 class _Layer:

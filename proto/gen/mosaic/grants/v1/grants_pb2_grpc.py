@@ -659,3 +659,79 @@ class PeerService:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class UserServiceStub:
+    """The users of this gateway, as its operators name them.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.FindUser = channel.unary_unary(
+                '/mosaic.grants.v1.UserService/FindUser',
+                request_serializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.FindUserRequest.SerializeToString,
+                response_deserializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.FindUserResponse.FromString,
+                _registered_method=True)
+
+
+class UserServiceServicer:
+    """The users of this gateway, as its operators name them.
+    """
+
+    def FindUser(self, request, context):
+        """Who is meant by an email: tokens name a user by UUID. Callers: operators with the role admin or read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_UserServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'FindUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindUser,
+                    request_deserializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.FindUserRequest.FromString,
+                    response_serializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.FindUserResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'mosaic.grants.v1.UserService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('mosaic.grants.v1.UserService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class UserService:
+    """The users of this gateway, as its operators name them.
+    """
+
+    @staticmethod
+    def FindUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mosaic.grants.v1.UserService/FindUser',
+            mosaic_dot_grants_dot_v1_dot_grants__pb2.FindUserRequest.SerializeToString,
+            mosaic_dot_grants_dot_v1_dot_grants__pb2.FindUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

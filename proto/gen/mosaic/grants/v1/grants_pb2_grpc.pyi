@@ -219,3 +219,34 @@ class PeerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Refuses a peer for good. Callers: operators with the role admin."""
 
 def add_PeerServiceServicer_to_server(servicer: PeerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class UserServiceStub:
+    """The users of this gateway, as its operators name them."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> UserServiceAsyncStub: ...
+    FindUser: _grpc.UnaryUnaryMultiCallable[_grants_pb2.FindUserRequest, _grants_pb2.FindUserResponse]
+    """Who is meant by an email: tokens name a user by UUID. Callers: operators with the role admin or read."""
+
+@_typing.type_check_only
+class UserServiceAsyncStub(UserServiceStub):
+    """The users of this gateway, as its operators name them."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    FindUser: _aio.UnaryUnaryMultiCallable[_grants_pb2.FindUserRequest, _grants_pb2.FindUserResponse]  # type: ignore[assignment]
+    """Who is meant by an email: tokens name a user by UUID. Callers: operators with the role admin or read."""
+
+class UserServiceServicer(metaclass=_abc_1.ABCMeta):
+    """The users of this gateway, as its operators name them."""
+
+    @_abc_1.abstractmethod
+    def FindUser(
+        self,
+        request: _grants_pb2.FindUserRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_grants_pb2.FindUserResponse, _abc.Awaitable[_grants_pb2.FindUserResponse]]:
+        """Who is meant by an email: tokens name a user by UUID. Callers: operators with the role admin or read."""
+
+def add_UserServiceServicer_to_server(servicer: UserServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

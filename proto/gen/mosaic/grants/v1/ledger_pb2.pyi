@@ -29,12 +29,15 @@ class ClaimEnrollmentRequest(_message.Message):
     REDEMPTION_ID_FIELD_NUMBER: _builtins.int
     PROOF_FIELD_NUMBER: _builtins.int
     SOURCE_ADDRESS_FIELD_NUMBER: _builtins.int
+    SIGNER_REACHABLE_FIELD_NUMBER: _builtins.int
     token_public_key: _builtins.bytes
     csr_der: _builtins.bytes
     redemption_id: _builtins.str
     proof: _builtins.bytes
     source_address: _builtins.str
     """As enrollment saw it."""
+    signer_reachable: _builtins.bool
+    """Whether the CA broker answers: without it no new attempt is begun, while what was recorded is still handed out."""
     def __init__(
         self,
         *,
@@ -43,10 +46,11 @@ class ClaimEnrollmentRequest(_message.Message):
         redemption_id: _builtins.str = ...,
         proof: _builtins.bytes = ...,
         source_address: _builtins.str = ...,
+        signer_reachable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["csr_der", b"csr_der", "proof", b"proof", "redemption_id", b"redemption_id", "source_address", b"source_address", "token_public_key", b"token_public_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["csr_der", b"csr_der", "proof", b"proof", "redemption_id", b"redemption_id", "signer_reachable", b"signer_reachable", "source_address", b"source_address", "token_public_key", b"token_public_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,11 +4,7 @@ ca_may_have_signed = false   a refusal that cannot have signed: the claim may be
 ca_may_have_signed = true    everything else: the claim stays with its CSR, the serial goes to the revocation outbox
 """
 
-from typing import Final
-
-from mosaic_common.errors import CaLied, CaRefused, CaUnreachable, Layer, Reason
-
-MAY_HAVE_SIGNED: Final = "ca_may_have_signed"
+from mosaic_common.errors import CA_MAY_HAVE_SIGNED, CaLied, CaRefused, CaUnreachable, Layer, Reason
 
 
 def refused(message: str, *, remedy: str, may_have_signed: bool) -> CaRefused:
@@ -17,13 +13,13 @@ def refused(message: str, *, remedy: str, may_have_signed: bool) -> CaRefused:
         message,
         remedy=remedy,
         layer=Layer.CA,
-        metadata={MAY_HAVE_SIGNED: "true" if may_have_signed else "false"},
+        metadata={CA_MAY_HAVE_SIGNED: "true" if may_have_signed else "false"},
     )
 
 
 def unreachable(message: str, *, remedy: str) -> CaUnreachable:
-    return CaUnreachable(Reason.CA_UNREACHABLE, message, remedy=remedy, layer=Layer.CA, metadata={MAY_HAVE_SIGNED: "true"})
+    return CaUnreachable(Reason.CA_UNREACHABLE, message, remedy=remedy, layer=Layer.CA, metadata={CA_MAY_HAVE_SIGNED: "true"})
 
 
 def lied(message: str, *, remedy: str) -> CaLied:
-    return CaLied(Reason.CA_LIED, message, remedy=remedy, layer=Layer.CA, metadata={MAY_HAVE_SIGNED: "true"})
+    return CaLied(Reason.CA_LIED, message, remedy=remedy, layer=Layer.CA, metadata={CA_MAY_HAVE_SIGNED: "true"})

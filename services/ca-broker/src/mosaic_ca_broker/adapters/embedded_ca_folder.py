@@ -23,9 +23,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 from mosaic_common.errors import ConfigurationError
+from mosaic_common.federation_root import DEV_ONLY
 from mosaic_common.keys import load_p256_private_key, private_pem
-
-from mosaic_ca_broker.adapters.federation_root import DEV_ONLY
 
 _LIFETIME: Final = timedelta(days=3650)
 _BACKDATING: Final = timedelta(minutes=5)

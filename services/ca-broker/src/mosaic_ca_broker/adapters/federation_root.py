@@ -3,14 +3,11 @@
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Self
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 from mosaic_common.errors import ConfigurationError
+from mosaic_common.federation_root import parse_federation_root
 from mosaic_common.x509 import fingerprint_sha256
-
-DEV_ONLY: Final = "DEV ONLY"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +30,11 @@ class FederationRoot:
             ConfigurationError: not readable, not exactly one certificate, or a DEV ONLY root in production.
         """
         try:
-            certificates = x509.load_pem_x509_certificates(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise ConfigurationError(f"The federation root {path} cannot be read as a PEM certificate.") from error
-        if len(certificates) != 1:
-            raise ConfigurationError(f"The federation root {path} has to hold exactly one certificate, not {len(certificates)}.")
-        root = certificates[0]
-        if environment != "dev" and DEV_ONLY in root.subject.rfc4514_string():
-            raise ConfigurationError(f"The federation root {path} says {DEV_ONLY} in its subject; production needs step-ca's root.")
-        return cls(pem=root.public_bytes(Encoding.PEM), fingerprint=fingerprint_sha256(root.public_bytes(Encoding.DER)))
+            unchecked = path.read_bytes()
+        except OSError as error:
+            raise ConfigurationError(f"The federation root {path} cannot be read.") from error
+        pem = parse_federation_root(unchecked, name=f"The federation root {path}", environment=environment)
+        return cls(pem=pem, fingerprint=fingerprint_sha256(ssl.PEM_cert_to_DER_cert(pem.decode("ascii"))))
 
     def verify_fingerprint(self, expected: str) -> None:
         """Compare with what the operator wrote down: 64 hexadecimal digits, as ``step certificate fingerprint`` prints them.

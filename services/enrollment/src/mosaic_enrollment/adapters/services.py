@@ -7,7 +7,7 @@ from mosaic.ca.v1 import certificate_authority_pb2 as ca_pb2
 from mosaic.ca.v1 import certificate_authority_pb2_grpc as ca_grpc
 from mosaic.errors.v1 import errors_pb2
 from mosaic.grants.v1 import ledger_pb2, ledger_pb2_grpc
-from mosaic_common.errors import Reason, Unavailable
+from mosaic_common.errors import Layer, Reason
 from mosaic_common.identity import CA_BROKER, GRANTS
 from mosaic_common.rpc.client import answer_of
 from mosaic_common.rpc.health import ping_of
@@ -21,13 +21,14 @@ class Grants:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = ledger_pb2_grpc.EnrollmentLedgerServiceStub(channel)
 
-    async def claim(self, redemption: Redemption) -> Attempt | Enrolled:
+    async def claim(self, redemption: Redemption, *, signer_reachable: bool) -> Attempt | Enrolled:
         request = ledger_pb2.ClaimEnrollmentRequest(
             token_public_key=redemption.token_public_key,
             csr_der=redemption.csr_der,
             redemption_id=redemption.redemption_id,
             proof=redemption.proof,
             source_address=redemption.source_address,
+            signer_reachable=signer_reachable,
         )
         answer = await answer_of(self._stub.ClaimEnrollment(request), dependency=GRANTS)
         if answer.WhichOneof("outcome") == "enrolled":
@@ -55,12 +56,19 @@ class Grants:
         return _enrolled(answer.enrolled)
 
     async def record_refusal(self, attempt: Attempt, reason: Reason, source_address: str) -> None:
+        """Have it recorded that this attempt ended without an answer that says whether it was signed."""
+        await self.record(reason, Layer.CA, source_address, token_id=attempt.token_id)
+
+    async def record(
+        self, reason: Reason, layer: Layer | None, source_address: str, *, token_id: bytes = b"", repeated: int = 1
+    ) -> None:
+        """Have a refusal of our own recorded."""
         request = ledger_pb2.RecordRefusalRequest(
             reason=errors_pb2.Reason.Value(f"REASON_{reason.name}"),
-            layer=errors_pb2.LAYER_CA,
+            layer=errors_pb2.Layer.Value(f"LAYER_{layer.name}") if layer else errors_pb2.LAYER_UNSPECIFIED,
             source_address=source_address,
-            token_id=attempt.token_id,
-            repeated=1,
+            token_id=token_id,
+            repeated=repeated,
         )
         await answer_of(self._stub.RecordRefusal(request), dependency=GRANTS)
 
@@ -72,13 +80,12 @@ class Broker:
         self._stub = ca_grpc.CertificateAuthorityServiceStub(channel)
         self._ping = ping_of(channel)
 
-    async def verify_reachable(self) -> None:
+    async def is_reachable(self) -> bool:
         try:
             await self._ping()
-        except (grpc.RpcError, ConnectionError) as error:
-            raise Unavailable(
-                Reason.DEPENDENCY_UNAVAILABLE, "ca-broker cannot be reached.", metadata={"dependency": CA_BROKER}
-            ) from error
+        except (grpc.RpcError, ConnectionError):
+            return False
+        return True
 
     async def issue(self, csr_der: bytes, warrant: str) -> tuple[bytes, ...]:
         request = ca_pb2.IssueCertificateRequest(csr_der=csr_der, warrant=warrant)

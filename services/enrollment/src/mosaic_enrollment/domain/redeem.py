@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from mosaic_common.errors import MosaicError, Reason
+from mosaic_common.errors import CA_MAY_HAVE_SIGNED, MosaicError, Reason
 
-_MAY_HAVE_SIGNED: Final = "ca_may_have_signed"
 # The broker refuses these before it speaks to the authority.
 _REFUSED_BEFORE_SIGNING: Final = frozenset(
     {
@@ -58,14 +57,14 @@ class Enrolled:
 
 
 class GrantsLedger(Protocol):
-    async def claim(self, redemption: Redemption) -> Attempt | Enrolled: ...
+    async def claim(self, redemption: Redemption, *, signer_reachable: bool) -> Attempt | Enrolled: ...
     async def release(self, attempt: Attempt, reason: Reason, source_address: str) -> None: ...
     async def record_refusal(self, attempt: Attempt, reason: Reason, source_address: str) -> None: ...
     async def complete(self, attempt: Attempt, chain: Sequence[bytes], source_address: str) -> Enrolled: ...
 
 
 class CaBroker(Protocol):
-    async def verify_reachable(self) -> None: ...
+    async def is_reachable(self) -> bool: ...
     async def issue(self, csr_der: bytes, warrant: str) -> tuple[bytes, ...]: ...
 
 
@@ -82,11 +81,11 @@ class Redeemer:
         Raises:
             MosaicError: as grants and the broker say it.
         """
-        # 1. No claim while nobody can sign: the token would be held for the length of a lease for nothing. Asked now: what the last
-        #    ping said may be a second old.
-        await self._broker.verify_reachable()
+        # 1. No new claim while nobody can sign: the token would be held for the length of a lease for nothing. Asked now, because
+        #    what the last ping said may be a second old; told to grants, because what was recorded is handed out all the same.
+        signer_reachable = await self._broker.is_reachable()
         # 2. Claim. From here on only this CSR and this redemption id can have the certificate.
-        claimed = await self._ledger.claim(redemption)
+        claimed = await self._ledger.claim(redemption, signer_reachable=signer_reachable)
         if isinstance(claimed, Enrolled):
             return claimed
         # 3. Sign. Only a refusal that cannot have signed gives the claim back; after anything else nobody knows.
@@ -103,4 +102,4 @@ class Redeemer:
 
 
 def _cannot_have_signed(refused: MosaicError) -> bool:
-    return refused.reason in _REFUSED_BEFORE_SIGNING or refused.metadata.get(_MAY_HAVE_SIGNED) == "false"
+    return refused.reason in _REFUSED_BEFORE_SIGNING or refused.metadata.get(CA_MAY_HAVE_SIGNED) == "false"

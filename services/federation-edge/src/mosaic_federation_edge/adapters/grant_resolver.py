@@ -7,7 +7,7 @@ from uuid import UUID
 import grpc
 from mosaic.grants.v1 import ledger_pb2, ledger_pb2_grpc, types_pb2
 from mosaic_common.decision import CertificateState, CertificateView, GrantStatus, GrantView, PeerState
-from mosaic_common.errors import Layer, Reason, ScopeRefused, Unavailable
+from mosaic_common.errors import Layer, MosaicError, Reason, ScopeRefused, Unavailable
 from mosaic_common.rpc.client import answer_of
 from mosaic_common.scope import parse_scope_json
 
@@ -24,20 +24,28 @@ class GrantsResolver:
 
     async def find_grant(self, grant_id: UUID) -> GrantView | None:
         request = ledger_pb2.ResolveGrantRequest(grant_id=str(grant_id))
-        response = await answer_of(self._stub.ResolveGrant(request, timeout=RESOLVE_SECONDS), dependency="grants")
+        try:
+            response = await answer_of(self._stub.ResolveGrant(request, timeout=RESOLVE_SECONDS), dependency="grants")
+        except MosaicError as error:
+            # Whatever grants says of itself is between the two of us.
+            raise _no_view(
+                f"The grants service gave no grant: {error.message}", "Check that grants runs and is healthy."
+            ) from error
         if not response.HasField("view"):
             return None
         try:
             return _parse_view(response.view)
         except (ValueError, OverflowError, ScopeRefused) as error:
             # A view that cannot be read decides nothing.
-            raise Unavailable(
-                Reason.DEPENDENCY_UNAVAILABLE,
-                "The grants service gave a grant that cannot be read.",
-                layer=Layer.DEPENDENCY,
-                remedy="Run the same release of grants and of the edge.",
-                metadata={"dependency": "grants"},
+            raise _no_view(
+                "The grants service gave a grant that cannot be read.", "Run the same release of grants and edge."
             ) from error
+
+
+def _no_view(message: str, remedy: str) -> Unavailable:
+    return Unavailable(
+        Reason.DEPENDENCY_UNAVAILABLE, message, layer=Layer.DEPENDENCY, remedy=remedy, metadata={"dependency": "grants"}
+    )
 
 
 def _parse_view(view: ledger_pb2.GrantView) -> GrantView:

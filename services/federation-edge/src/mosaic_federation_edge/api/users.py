@@ -42,6 +42,6 @@ def _parse_user_id(subject: str) -> UUID:
             Reason.AUTH_TOKEN_INVALID,
             "The bearer token is no user's: its subject is not a user id.",
             layer=Layer.CALLER,
-            remedy="Make one for a user with `mosaic auth token --user`.",
+            remedy="Make one with `mosaic auth token --subject UUID --role query`.",
         )
     return user_id

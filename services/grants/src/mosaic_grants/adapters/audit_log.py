@@ -11,7 +11,10 @@ from typing import Final
 from mosaic_common.audit import CHAIN_ID_BYTES, AuditRow, Chain, Head, HeadSigner, SealedRow, SignedHead
 from mosaic_common.clock import Clock
 from mosaic_common.db.audit_rows import rows_json
+from mosaic_common.db.sqlstates import AUDIT_CHAIN_NOT_OPEN, AUDIT_NOT_CONTINUOUS
+from mosaic_common.log import logger
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 _APPEND: Final = text("SELECT federation.append_audit(:chain, :seq, :prev, CAST(:rows AS json))")
@@ -44,6 +47,7 @@ class AuditLog:
         self._clock = clock
         self._chain: Chain | None = None
         self._certain = True
+        self._log = logger("audit")
         self.lock = asyncio.Lock()
 
     async def open(self, connection: AsyncConnection, writer: str) -> SignedHead:
@@ -77,9 +81,16 @@ class AuditLog:
         for row in rows:
             sealed.append(chain.append(row))
             chain = chain.after(sealed[-1])
-        await connection.execute(
-            _APPEND, {"chain": first.chain_id, "seq": first.seq + 1, "prev": first.head, "rows": rows_json(sealed)}
-        )
+        try:
+            await connection.execute(
+                _APPEND, {"chain": first.chain_id, "seq": first.seq + 1, "prev": first.head, "rows": rows_json(sealed)}
+            )
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) in {AUDIT_NOT_CONTINUOUS, AUDIT_CHAIN_NOT_OPEN}:
+                # Closed, or behind after a failover: what it holds stays; the next row opens another.
+                self._log.error("audit_chain_lost", chain_id=first.chain_id.hex(), seq=first.seq)
+                self._chain = None
+            raise
         self._certain = False
         return sealed
 

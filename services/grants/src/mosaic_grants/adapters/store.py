@@ -14,12 +14,12 @@ from mosaic_common.errors import Conflict, Layer, NotFound, Reason, Unavailable
 from mosaic_common.scope import parse_scope
 from mosaic_common.x509 import IssuedCertificate
 from sqlalchemy import Row, text
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from mosaic_grants.adapters.audit_log import AuditLog
 from mosaic_grants.adapters.upgrade import Missing, missing_privileges
-from mosaic_grants.domain.lifecycle import GRANT_SOURCES, Direction, GrantStatus, PeerState
+from mosaic_grants.domain.lifecycle import ENROLLED_FROM, GRANT_SOURCES, Direction, GrantStatus, PeerState
 from mosaic_grants.domain.model import (
     Certificate,
     Claim,
@@ -85,9 +85,19 @@ class PostgresLedger:
         async with self._engine.connect() as connection:
             await connection.execute(text("SELECT 1"))
 
-    async def schema_version(self) -> str:
-        async with self._engine.connect() as connection:
-            return str((await connection.execute(text("SELECT federation.schema_version()"))).scalar_one())
+    async def find_schema_version(self) -> str | None:
+        """Return the schema's version, None where there is none that this role may read.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
+        try:
+            async with self._engine.connect() as connection:
+                return str((await connection.execute(text("SELECT federation.schema_version()"))).scalar_one())
+        except ProgrammingError:
+            return None
+        except (SQLAlchemyError, OSError) as error:
+            raise _unavailable() from error
 
     async def open_chain(self, writer: str) -> SignedHead:
         """Open an audit chain for another writer process and return its countersigned opening."""
@@ -195,21 +205,36 @@ class Transaction:
     # --- enrollment tokens
 
     async def insert_token(self, draft: TokenDraft, token_id: bytes, *, actor: str) -> Token:
-        """Register a token and void every older one of its grant."""
+        """Register a token and void every older one of its grant; what their attempts may have had signed is owed to the CA."""
+        await self._execute(
+            """INSERT INTO federation.federation_ca_outbox (serial, grant_id, reason)
+               SELECT serial, grant_id, 'token replaced' FROM federation.federation_enrollment_tokens
+               WHERE grant_id = :grant AND voided_at IS NULL AND fingerprint_sha256 IS NULL AND serial IS NOT NULL
+               ON CONFLICT (serial) DO NOTHING""",
+            grant=draft.grant.id,
+        )
         await self._execute(
             """UPDATE federation.federation_enrollment_tokens SET voided_at = now()
                WHERE grant_id = :grant AND voided_at IS NULL AND fingerprint_sha256 IS NULL""",
             grant=draft.grant.id,
         )
-        row = await self._one(
+        row = await self._first(
             """INSERT INTO federation.federation_enrollment_tokens (token_id, grant_id, peer_id, created_by, expires_at)
-               VALUES (:token_id, :grant, :peer, :actor, now() + CAST(:life AS interval)) RETURNING *""",
+               VALUES (:token_id, :grant, :peer, :actor, now() + CAST(:life AS interval))
+               ON CONFLICT DO NOTHING RETURNING *""",
             token_id=token_id,
             grant=draft.grant.id,
             peer=draft.grant.peer_id,
             actor=actor,
             life=draft.life,
         )
+        if row is None:
+            raise Conflict(
+                Reason.GRANT_STATE_CHANGED,
+                "Another token was made for this grant at the same moment.",
+                layer=Layer.TOKEN,
+                remedy="Make a new one: it voids the other.",
+            )
         return _token(row)
 
     async def find_token(self, token_id: bytes) -> Token | None:
@@ -260,6 +285,18 @@ class Transaction:
             attempt=attempt,
             fingerprint=fingerprint,
         )
+
+    async def owe_unfinished(self) -> int:
+        """Owe the CA the serials of attempts that can no longer complete: their token has expired and their lease is over."""
+        result = await self.connection.execute(
+            text(
+                """INSERT INTO federation.federation_ca_outbox (serial, grant_id, reason)
+                   SELECT serial, grant_id, 'attempt not completed' FROM federation.federation_enrollment_tokens
+                   WHERE fingerprint_sha256 IS NULL AND serial IS NOT NULL AND lease_until <= now() AND expires_at <= now()
+                   ON CONFLICT (serial) DO NOTHING"""
+            )
+        )
+        return result.rowcount
 
     async def owe_revocation(self, serial: int, grant_id: UUID, why: str) -> None:
         await self._execute(
@@ -384,7 +421,9 @@ class Transaction:
     async def activate_peer(self, peer_id: UUID) -> bool:
         """Activate a pending peer; one that is active already stays so. A suspended one is resumed by an operator only."""
         return await self._changed(
-            "UPDATE federation.federation_peers SET state = 'active' WHERE id = :id AND state IN ('pending', 'active')", id=peer_id
+            "UPDATE federation.federation_peers SET state = 'active' WHERE id = :id AND state = ANY(:sources)",
+            id=peer_id,
+            sources=sorted({*ENROLLED_FROM, PeerState.ACTIVE}),
         )
 
     # --- outbound connections
@@ -469,8 +508,9 @@ class Transaction:
             """UPDATE federation.federation_peers
                SET state = 'active', endpoint_url = :endpoint, trust_bundle_pem = :bundle, remote_grant_id = :grant,
                    remote_subject_user_id = :subject
-               WHERE id = :id AND state = 'pending'""",
+               WHERE id = :id AND state = ANY(:sources)""",
             id=peer.id,
+            sources=sorted(ENROLLED_FROM),
             endpoint=received.endpoint,
             bundle=received.trust_bundle_pem.decode() if received.trust_bundle_pem else None,
             grant=issued.grant_id,

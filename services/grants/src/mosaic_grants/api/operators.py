@@ -1,4 +1,4 @@
-"""What operators call: grants and peers."""
+"""What operators call: grants, peers and users."""
 
 from datetime import timedelta
 
@@ -74,6 +74,8 @@ class GrantServicer:
     async def ListGrants(self, request: grants_pb2.ListGrantsRequest, _call: Call) -> grants_pb2.ListGrantsResponse:
         size = parse_page_size(request.page_size)
         async with self._ledger.transaction() as tx:
+            if request.peer:
+                await permissions.get_inbound_peer(tx, request.peer)
             found = await tx.list_grants(
                 limit=size + 1,
                 after=parse_page_token(request.page_token),
@@ -242,6 +244,18 @@ class PeerServicer:
 
     async def RevokePeer(self, _request: grants_pb2.RevokePeerRequest, _call: Call) -> grants_pb2.RevokePeerResponse:
         raise _not_yet("Revoking a peer")
+
+
+class UserServicer:
+    """The users of this gateway, as its operators name them."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    async def FindUser(self, request: grants_pb2.FindUserRequest, _call: Call) -> grants_pb2.FindUserResponse:
+        async with self._ledger.transaction() as tx:
+            user = await permissions.find_subject(tx, request.user)
+        return grants_pb2.FindUserResponse(id=str(user.id), email=user.email, active=user.active)
 
 
 def _note(call: Call, grant: Grant) -> None:

@@ -41,6 +41,13 @@ def parse_grant_id(value: str) -> UUID:
         ) from None
 
 
+def parse_token_id(value: bytes) -> bytes:
+    """Read an enrollment token's name: the SHA-256 of its public key."""
+    if len(value) != 32:
+        raise InvalidInput(Reason.REQUEST_INVALID, "token_id is no SHA-256.", layer=Layer.REQUEST)
+    return value
+
+
 def parse_page_size(value: int) -> int:
     if value < 0:
         raise InvalidInput(

@@ -4,9 +4,9 @@ from mosaic.audit.v1 import audit_pb2
 from mosaic.errors.v1 import errors_pb2
 from mosaic.grants.v1 import ledger_pb2
 from mosaic_common.audit import Event
-from mosaic_common.auth import TokenVerifier
+from mosaic_common.auth import Role, TokenVerifier
 from mosaic_common.clock import Clock
-from mosaic_common.errors import InvalidInput, Layer, MosaicError, NotFound, Reason, Unimplemented
+from mosaic_common.errors import AuthRefused, InvalidInput, Layer, MosaicError, NotFound, Reason, Unimplemented
 from mosaic_common.identity import ServiceIdentity
 from mosaic_common.log import logger
 from mosaic_common.rpc.audit import audit_row
@@ -15,7 +15,7 @@ from mosaic_common.sealing import SealBroken, SealingKeys
 from mosaic_common.tokens import token_id
 
 from mosaic_grants.api.messages import enrolled_message, view_message
-from mosaic_grants.api.requests import micros, parse_uuid
+from mosaic_grants.api.requests import micros, parse_token_id, parse_uuid
 from mosaic_grants.domain import connections
 from mosaic_grants.domain.enrollment import Enrollments
 from mosaic_grants.domain.model import Peer, Recorded
@@ -36,16 +36,18 @@ class EnrollmentLedgerServicer:
         call.source_address = request.source_address
         call.facts.token_id = token_id(request.token_public_key)
         redemption_id = parse_uuid(request.redemption_id, field="redemption_id")
+        # Before the token is looked up: whoever only knows its public key must not learn, or hold up, anything.
+        self._enrollments.verify_proof(request.token_public_key, request.csr_der, redemption_id, request.proof)
         async with self._ledger.transaction() as tx:
             await self._note(tx, call, call.facts.token_id)
             outcome = await self._enrollments.claim(
                 tx,
-                unverified_key=request.token_public_key,
+                token_id=call.facts.token_id,
                 unverified_csr=request.csr_der,
                 redemption_id=redemption_id,
-                unverified_proof=request.proof,
+                signer_reachable=request.signer_reachable,
             )
-            self._record(tx, call, Event.ENROLLMENT_CLAIMED)
+            self._record(tx, call, Event.ENROLLMENT_REPEATED if isinstance(outcome, Recorded) else Event.ENROLLMENT_CLAIMED)
         if isinstance(outcome, Recorded):
             return ledger_pb2.ClaimEnrollmentResponse(enrolled=self._enrolled(outcome))
         attempt = ledger_pb2.Attempt(token_id=outcome.token_id, number=outcome.number, warrant=outcome.warrant)
@@ -55,7 +57,7 @@ class EnrollmentLedgerServicer:
         self, request: ledger_pb2.ReleaseEnrollmentRequest, call: Call
     ) -> ledger_pb2.ReleaseEnrollmentResponse:
         call.source_address = request.source_address
-        call.facts.token_id = request.token_id
+        call.facts.token_id = parse_token_id(request.token_id)
         async with self._ledger.transaction() as tx:
             await self._note(tx, call, request.token_id)
             await self._enrollments.release(tx, request.token_id, request.attempt)
@@ -68,7 +70,7 @@ class EnrollmentLedgerServicer:
         self, request: ledger_pb2.CompleteEnrollmentRequest, call: Call
     ) -> ledger_pb2.CompleteEnrollmentResponse:
         call.source_address = request.source_address
-        call.facts.token_id = request.token_id
+        call.facts.token_id = parse_token_id(request.token_id)
         async with self._ledger.transaction() as tx:
             await self._note(tx, call, request.token_id)
             recorded = await self._enrollments.complete(
@@ -144,7 +146,10 @@ class PeerCredentialServicer:
         self, request: ledger_pb2.GetPeerCredentialRequest, call: Call
     ) -> ledger_pb2.GetPeerCredentialResponse:
         # The user's own token, verified here: a broken edge can ask only for users who are asking it right now.
-        user_id = parse_uuid(self._users.verify(request.user_token).subject, field="sub")
+        principal = self._users.verify(request.user_token)
+        if Role.QUERY not in principal.roles:
+            raise AuthRefused(Reason.ROLE_REQUIRED, "Connections are for users with the role query.", layer=Layer.SUBJECT)
+        user_id = parse_uuid(principal.subject, field="sub")
         call.facts.subject_user_id = user_id
         async with self._ledger.transaction() as tx:
             peers = await tx.list_connections(user_id, request.connection)

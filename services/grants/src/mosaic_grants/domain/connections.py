@@ -61,12 +61,15 @@ def verify_resumable(peer: Peer, *, common_name: str, remote_gateway: str, enrol
         Conflict: NAME_TAKEN.
     """
     begun = (peer.common_name, peer.remote_gateway, peer.enrollment_url)
-    if peer.state is not PeerState.PENDING or begun != (common_name, remote_gateway, enrollment_url):
+    same = begun == (common_name, remote_gateway, enrollment_url)
+    if peer.state is not PeerState.PENDING or not same:
+        # Which token it was made with is not known here. A command that missed the last answer is run again, and has succeeded.
+        finished = "If it is the one that this URL made, nothing is left to do; otherwise g" if same else "G"
         raise Conflict(
             Reason.NAME_TAKEN,
             f"This user has a connection {peer.name!r} already; it is {peer.state}.",
             layer=Layer.PEER,
-            remedy="Give this one another name with --name.",
+            remedy=f"{finished}ive this one another name with --name.",
         )
 
 

@@ -11,8 +11,9 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID, uuid4
 
-from mosaic_common.errors import AccessDenied, Conflict, InvalidInput, Layer, Reason, TokenRefused
-from mosaic_common.tokens import token_id, unknown_token, verify_enroll_proof
+from mosaic_common.errors import AccessDenied, Conflict, InvalidInput, Layer, Reason, TokenRefused, Unavailable
+from mosaic_common.identity import CA_BROKER
+from mosaic_common.tokens import unknown_token, verify_enroll_proof
 from mosaic_common.warrants import Purpose, Warrant, WarrantSigner
 from mosaic_common.x509 import Csr, Ordered, draw_serial, verify_csr, verify_issued
 
@@ -44,27 +45,37 @@ class Enrollments:
         self._root = federation_root
         self._pin = pin
 
+    def verify_proof(self, unverified_key: bytes, unverified_csr: bytes, redemption_id: UUID, unverified_proof: bytes) -> None:
+        """Return if whoever sent the request holds the token. Comes before `claim`.
+
+        Raises:
+            TokenRefused: as for a token that nobody knows.
+        """
+        verify_enroll_proof(unverified_key, unverified_csr, redemption_id, self._pin, unverified_proof)
+
     async def claim(
         self,
         tx: Transaction,
         *,
-        unverified_key: bytes,
+        token_id: bytes,
         unverified_csr: bytes,
         redemption_id: UUID,
-        unverified_proof: bytes,
+        signer_reachable: bool,
     ) -> Attempt | Recorded:
         """Claim the token for this CSR, or return what this same redemption got before.
+
+        Args:
+            token_id: of a token whose proof holds.
+            signer_reachable: whether anybody could sign now; only a new attempt needs it.
 
         Raises:
             TokenRefused, CsrRefused, InvalidInput, Conflict, AccessDenied: see the denial table.
         """
-        # 1. The proof first: only whoever holds the token learns anything about it.
-        verify_enroll_proof(unverified_key, unverified_csr, redemption_id, self._pin, unverified_proof)
-        token = await tx.find_token(token_id(unverified_key))
+        token = await tx.find_token(token_id)
         if token is None:
             raise unknown_token()
         grant, peer = await tx.get_grant(token.grant_id), await tx.get_peer(token.peer_id)
-        # 2. What this token may still do, before what the request asks: a used token tells nothing about CSRs.
+        # What this token may still do, before what the request asks: a used token tells nothing about CSRs.
         same_redemption = token.redemption_id == redemption_id
         _verify_token(token, tx.now, same_redemption=same_redemption)
         csr = verify_csr(unverified_csr, common_name=peer.common_name)
@@ -80,6 +91,14 @@ class Enrollments:
                 layer=Layer.TOKEN,
                 retry_after=token.lease_until - tx.now,
                 remedy="Wait and run the same command again; the same certificate will be handed out.",
+            )
+        if not signer_reachable:
+            raise Unavailable(
+                Reason.DEPENDENCY_UNAVAILABLE,
+                "The CA broker cannot be reached; the token stays as it is.",
+                layer=Layer.CA,
+                remedy="Check ca-broker.",
+                metadata={"dependency": CA_BROKER},
             )
         return await self._order(tx, token, grant, peer, csr, redemption_id)
 
@@ -108,7 +127,11 @@ class Enrollments:
 
     async def release(self, tx: Transaction, token_id: bytes, attempt: int) -> None:
         """Give a claim back whose CSR cannot have been signed; a late or repeated release changes nothing."""
-        await tx.find_token(token_id)
+        token = await tx.find_token(token_id)
+        if token is None or token.attempt != attempt or token.serial is None or token.fingerprint is not None:
+            return
+        # That nothing was signed is enrollment's word; the serial is owed all the same.
+        await tx.owe_revocation(token.serial, token.grant_id, "attempt released")
         await tx.release_token(token_id, attempt)
 
     async def complete(self, tx: Transaction, token_id: bytes, attempt: int, unverified_chain: Sequence[bytes]) -> Recorded:

@@ -8,19 +8,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
-
-class GrantStatus(StrEnum):
-    PENDING = "pending"
-    ACTIVE = "active"
-    REVOKED = "revoked"
-    EXPIRED = "expired"
-
-
-class PeerState(StrEnum):
-    PENDING = "pending"
-    ACTIVE = "active"
-    SUSPENDED = "suspended"
-    REVOKED = "revoked"
+from mosaic_common.decision import GrantStatus, PeerState
 
 
 class Direction(StrEnum):
@@ -40,3 +28,8 @@ PEER_SOURCES: Final[Mapping[PeerState, frozenset[PeerState]]] = {
     PeerState.SUSPENDED: frozenset({PeerState.ACTIVE}),
     PeerState.REVOKED: frozenset({PeerState.PENDING, PeerState.ACTIVE, PeerState.SUSPENDED}),
 }
+
+# An enrollment never resumes: a suspended peer becomes active again by an operator only.
+ENROLLED_FROM: Final = PEER_SOURCES[PeerState.ACTIVE] - {PeerState.SUSPENDED}
+
+__all__ = ["ENROLLED_FROM", "GRANT_SOURCES", "PEER_SOURCES", "Direction", "GrantStatus", "PeerState"]

@@ -38,14 +38,7 @@ async def draft_grant(
         )
     subject = await find_subject(tx, user)
     scope = await _accepted_scope(tx, subject, unverified_scope)
-    found = await tx.find_peer(peer, Direction.INBOUND)
-    if found is None:
-        raise NotFound(
-            Reason.PEER_NOT_FOUND,
-            f"There is no inbound peer {peer!r}.",
-            layer=Layer.PEER,
-            remedy=f"`mosaic federation peer create {peer}`",
-        )
+    found = await get_inbound_peer(tx, peer)
     if found.state not in {PeerState.PENDING, PeerState.ACTIVE}:
         raise MosaicError(
             Reason.PEER_NOT_ELIGIBLE,
@@ -76,6 +69,23 @@ async def find_subject(tx: Transaction, user: str) -> User:
             f"{user!r} is {'no user of this gateway' if found is None else 'not active'}.",
             layer=Layer.SUBJECT,
             remedy="Name an active user by UUID or email.",
+        )
+    return found
+
+
+async def get_inbound_peer(tx: Transaction, peer: str) -> Peer:
+    """Return a gateway that may ask us, by id or name.
+
+    Raises:
+        NotFound: PEER_NOT_FOUND.
+    """
+    found = await tx.find_peer(peer, Direction.INBOUND)
+    if found is None:
+        raise NotFound(
+            Reason.PEER_NOT_FOUND,
+            f"There is no inbound peer {peer!r}.",
+            layer=Layer.PEER,
+            remedy="`mosaic federation peer list` shows those that there are, `… peer create NAME` makes one.",
         )
     return found
 
