@@ -7,8 +7,9 @@ from uuid import uuid4
 
 import grpc
 import pytest
-from mosaic.grants.v1 import grants_pb2, types_pb2
+from mosaic.grants.v1 import grants_pb2, grants_pb2_grpc, types_pb2
 from mosaic_common.auth import Role
+from mosaic_common.identity import GRANTS
 
 from tests.support.gateway import TASKS_NOTES_MEMORY, Gateway, Pair
 from tests.support.peers import refusal
@@ -171,3 +172,20 @@ async def test_a_second_peer_of_the_same_name_is_refused(work: Gateway) -> None:
     request = grants_pb2.CreatePeerRequest(name="home")
     refused = await refusal(work.peers.CreatePeer(request, metadata=work.operator_metadata()))
     assert (refused.code, refused.reason) == (grpc.StatusCode.ALREADY_EXISTS, "NAME_TAKEN")
+
+
+async def test_a_list_for_a_peer_that_is_not_there_is_refused(work: Gateway) -> None:
+    """An empty list would say that the peer was given nothing, while its name was mistyped."""
+    request = grants_pb2.ListGrantsRequest(peer="ghost")
+    refused = await refusal(work.grants.ListGrants(request, metadata=work.operator_metadata(Role.READ)))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.NOT_FOUND, "PEER_NOT_FOUND")
+
+
+async def test_operators_learn_which_user_an_email_is(work: Gateway) -> None:
+    """Any user of this gateway, connected or not, by email or UUID; nobody else has an answer."""
+    users, metadata = grants_pb2_grpc.UserServiceStub(work.channel(GRANTS, "operator")), work.operator_metadata(Role.READ)
+    found = await users.FindUser(grants_pb2.FindUserRequest(user=SUBJECT), metadata=metadata)
+    assert [(found.id, found.active)] == work.rows("SELECT id::text, active FROM public.users WHERE email = %s", SUBJECT)
+    assert await users.FindUser(grants_pb2.FindUserRequest(user=found.id), metadata=metadata) == found
+    refused = await refusal(users.FindUser(grants_pb2.FindUserRequest(user="nobody@example.com"), metadata=metadata))
+    assert refused.reason == "SUBJECT_NOT_ELIGIBLE"

@@ -7,7 +7,7 @@ from mosaic_federation_edge.domain.pages import Cut, cut_page
 
 
 @pytest.mark.parametrize(
-    ("read", "page_size", "budget", "fitting", "cut"),
+    ("found", "page_size", "budget", "fitting", "cut"),
     [
         pytest.param(0, 50, 0, 0, Cut(0, False, False), id="nothing there"),
         pytest.param(50, 50, 500, 50, Cut(50, False, False), id="exactly one page"),
@@ -21,9 +21,9 @@ from mosaic_federation_edge.domain.pages import Cut, cut_page
         pytest.param(20, 50, 500, 1, Cut(1, True, False), id="one row larger than an answer goes alone"),
     ],
 )
-def test_ends_a_page(read: int, page_size: int, budget: int, fitting: int, cut: Cut) -> None:
+def test_ends_a_page(found: int, page_size: int, budget: int, fitting: int, cut: Cut) -> None:
     """A page ends at its size, the cap or the byte limit, whichever comes first, and says what follows."""
-    assert cut_page(read=read, page_size=page_size, budget=budget, fitting=fitting) == cut
+    assert cut_page(found=found, page_size=page_size, budget=budget, fitting=fitting) == cut
 
 
 @given(rows=st.integers(0, 300), cap=st.integers(1, 300), page_size=st.integers(1, 70), fitting=st.integers(1, 70))
@@ -32,8 +32,8 @@ def test_pages_together_are_the_rows_up_to_the_cap(rows: int, cap: int, page_siz
     served, cut = 0, Cut(0, True, False)
     while cut.has_next:
         budget = cap - served
-        read = min(rows - served, min(page_size, budget) + 1)
-        cut = cut_page(read=read, page_size=page_size, budget=budget if read else 0, fitting=min(fitting, read, page_size))
+        found = min(rows - served, min(page_size, budget) + 1)
+        cut = cut_page(found=found, page_size=page_size, budget=budget if found else 0, fitting=min(fitting, found, page_size))
         assert cut.rows > 0 or not cut.has_next
         served += cut.rows
     assert served == min(rows, cap)

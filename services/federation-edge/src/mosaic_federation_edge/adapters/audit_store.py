@@ -6,7 +6,7 @@ from typing import Final
 import asyncpg
 from mosaic_common.audit import Chain, SealedRow
 from mosaic_common.db.audit_rows import rows_json
-from mosaic_common.db.sqlstates import AUDIT_CHAIN_NOT_OPEN, AUDIT_NOT_CONTINUOUS
+from mosaic_common.db.sqlstates import AUDIT_CHAIN_NOT_OPEN, AUDIT_NOT_CONTINUOUS, AUDIT_ROW_NOT_PERMITTED
 
 from mosaic_federation_edge.adapters.audit_writer import ChainLost, RowsRefused
 from mosaic_federation_edge.adapters.database import Database, database_unavailable
@@ -28,6 +28,6 @@ class PostgresAuditStore:
         except asyncpg.PostgresError as error:
             if error.sqlstate in {AUDIT_NOT_CONTINUOUS, AUDIT_CHAIN_NOT_OPEN}:
                 raise ChainLost(error.sqlstate) from None
-            if error.sqlstate and error.sqlstate[:2] in _REFUSED_CLASSES:
+            if error.sqlstate == AUDIT_ROW_NOT_PERMITTED or (error.sqlstate and error.sqlstate[:2] in _REFUSED_CLASSES):
                 raise RowsRefused(error.sqlstate) from None
             raise database_unavailable() from error

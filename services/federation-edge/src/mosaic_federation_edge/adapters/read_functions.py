@@ -1,13 +1,13 @@
 """The read functions of schema federation, as the two edges may execute them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 from uuid import UUID
 
 from mosaic_common.resources import REGISTRY, Column, ColumnType, Resource
 
 from mosaic_federation_edge.adapters.database import Database
-from mosaic_federation_edge.domain.reads import Capabilities, GrantedRows, Grantee, Keyset, Row
+from mosaic_federation_edge.domain.reads import Capabilities, GrantedRows, Grantee, Keyset, LocalRows
 
 
 class GrantReadFunctions:
@@ -26,7 +26,8 @@ class GrantReadFunctions:
             after.row_id if after else None,
             served,
         )
-        return GrantedRows(rows, budget=rows[0][-1] if rows else 0)
+        found, budget = rows[0][-2:] if rows else (0, 0)
+        return GrantedRows(rows, found, budget)
 
     async def get_capabilities(self, grantee: Grantee) -> Capabilities:
         rows = await self._database.fetch(_CAPABILITIES, grantee.grant_id, grantee.fingerprint)
@@ -40,14 +41,15 @@ class LocalReadFunctions:
     def __init__(self, database: Database) -> None:
         self._database: Final = database
 
-    async def list_rows(self, user_id: UUID, resource: str, *, limit: int, after: Keyset | None) -> Sequence[Row]:
-        return await self._database.fetch(
+    async def list_rows(self, user_id: UUID, resource: str, *, limit: int, after: Keyset | None) -> LocalRows:
+        rows = await self._database.fetch(
             _LOCAL_LIST[resource],
             user_id,
             limit,
             after.updated_at_us if after else None,
             after.row_id if after else None,
         )
+        return LocalRows(rows, found=rows[0][-1] if rows else 0)
 
 
 def _returned(resource: Resource) -> str:
@@ -60,11 +62,11 @@ def _result_name(column: Column) -> str:
 
 # Every name comes from the registry, which is code.
 _LIST: Final[Mapping[str, str]] = {
-    name: f"SELECT {_returned(resource)}, budget FROM federation.list_{name}($1, $2, $3, $4, $5, $6)"  # noqa: S608
+    name: f"SELECT {_returned(resource)}, found, budget FROM federation.list_{name}($1, $2, $3, $4, $5, $6)"  # noqa: S608
     for name, resource in REGISTRY.items()
 }
 _LOCAL_LIST: Final[Mapping[str, str]] = {
-    name: f"SELECT {_returned(resource)} FROM federation.local_list_{name}($1, $2, $3, $4)"  # noqa: S608
+    name: f"SELECT {_returned(resource)}, found FROM federation.local_list_{name}($1, $2, $3, $4)"  # noqa: S608
     for name, resource in REGISTRY.items()
 }
 _CAPABILITIES: Final = "SELECT scope, expires_at_us FROM federation.capabilities($1, $2)"

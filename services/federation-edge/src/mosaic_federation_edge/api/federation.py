@@ -74,7 +74,7 @@ class FederationServicer:
         page = min(len(read.rows), page_size, read.budget)
         add_rows(response.resources, read.rows[:page], resource, self._gateway)
         cut = cut_page(
-            read=len(read.rows), page_size=page_size, budget=read.budget, fitting=fitting_rows(response, response.resources)
+            found=read.found, page_size=page_size, budget=read.budget, fitting=fitting_rows(response, response.resources)
         )
         del response.resources[cut.rows :]
         response.truncated = cut.truncated

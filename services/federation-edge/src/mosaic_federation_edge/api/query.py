@@ -124,12 +124,12 @@ class QueryServicer:
         return asks
 
     async def _ask_here(self, user_id: UUID, query: ListQuery, position: str, _seconds: float) -> SourcePage[Resource]:
-        rows = await self._reads.list_rows(user_id, query.resource, limit=query.page_size, after=_parse_position(position))
+        read = await self._reads.list_rows(user_id, query.resource, limit=query.page_size, after=_parse_position(position))
         page = pb.QueryResponse()
-        add_rows(page.rows, rows[: query.page_size], query.resource, LOCAL)
-        cut = cut_page(read=len(rows), page_size=query.page_size, budget=len(rows) + 1, fitting=fitting_rows(page, page.rows))
+        add_rows(page.rows, read.rows[: query.page_size], query.resource, LOCAL)
+        cut = cut_page(found=read.found, page_size=query.page_size, budget=read.found + 1, fitting=fitting_rows(page, page.rows))
         del page.rows[cut.rows :]
-        last = rows[cut.rows - 1] if cut.has_next else None
+        last = read.rows[cut.rows - 1] if cut.has_next else None
         return SourcePage(page.rows, page.ByteSize(), f"{last[1]}:{last[0]}" if last else "", truncated=False)
 
     async def _ask_peer(self, connection: Connection, query: ListQuery, position: str, seconds: float) -> SourcePage[Resource]:

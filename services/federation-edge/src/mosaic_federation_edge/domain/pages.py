@@ -21,18 +21,18 @@ class Cut:
     truncated: bool
 
 
-def cut_page(*, read: int, page_size: int, budget: int, fitting: int) -> Cut:
+def cut_page(*, found: int, page_size: int, budget: int, fitting: int) -> Cut:
     """Return the page.
 
     Args:
-        read: rows that the database gave: up to one more than the page, which says that there is more.
+        found: rows that the database has: up to one more than the page, which says that there is more.
         budget: rows that the cap leaves to this query, this page included.
-        fitting: how many rows, from the first, make at most MAX_PAGE_BYTES; at least one when there is any.
+        fitting: how many rows, from the first, the database gave and make at most MAX_PAGE_BYTES; at least one when there is any.
     """
-    due = min(read, page_size, budget)
+    due = min(found, page_size, budget)
     rows = min(due, fitting)
     if rows < due:
         return Cut(rows, has_next=True, truncated=False)
-    is_more = read > rows
+    is_more = found > rows
     is_capped = rows == budget
     return Cut(rows, has_next=is_more and not is_capped, truncated=is_more and is_capped)

@@ -33,12 +33,22 @@ class GrantedRows:
     """Rows that a grant shows.
 
     Attributes:
-        rows: up to one beyond the page, which says that there is more.
+        rows: up to one beyond the page; fewer where their texts would exceed MAX_PAGE_BYTES together, but at least one.
+        found: how many there were before their size counted; more than the page holds says that there is more.
         budget: rows that the cap leaves to the query, this page included; 0 when there are no rows.
     """
 
     rows: Sequence[Row]
+    found: int
     budget: int
+
+
+@dataclass(frozen=True, slots=True)
+class LocalRows:
+    """Rows that a local user natively sees; ``rows`` and ``found`` as in GrantedRows."""
+
+    rows: Sequence[Row]
+    found: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +75,8 @@ class GrantReads(Protocol):
 class LocalReads(Protocol):
     """What an active local user natively sees."""
 
-    async def list_rows(self, user_id: UUID, resource: str, *, limit: int, after: Keyset | None) -> Sequence[Row]:
-        """Return up to ``limit`` rows and one more, which says that there is more.
+    async def list_rows(self, user_id: UUID, resource: str, *, limit: int, after: Keyset | None) -> LocalRows:
+        """Return up to ``limit`` rows and one more.
 
         Raises:
             AccessDenied: SUBJECT_INACTIVE, a user that is gone or disabled.

@@ -138,6 +138,9 @@ CREATE TABLE federation.federation_enrollment_tokens (
     CONSTRAINT only_what_was_claimed_completes CHECK (fingerprint_sha256 IS NULL OR redemption_id IS NOT NULL)
 );
 CREATE INDEX federation_enrollment_tokens_grant ON federation.federation_enrollment_tokens (grant_id);
+-- Two operators who ask at once must not leave two tokens that can both be redeemed.
+CREATE UNIQUE INDEX federation_enrollment_tokens_one_open
+    ON federation.federation_enrollment_tokens (grant_id) WHERE voided_at IS NULL AND fingerprint_sha256 IS NULL;
 
 -- Revocations that the CA has still to hear of, written in the transaction that decided them. It may never have signed the serial.
 CREATE TABLE federation.federation_ca_outbox (

@@ -64,7 +64,7 @@ CREATE INDEX federation_audit_log_newest ON federation.federation_audit_log (tim
 CREATE INDEX federation_audit_log_peer ON federation.federation_audit_log (peer_id, time_us DESC);
 CREATE INDEX federation_audit_log_grant ON federation.federation_audit_log (grant_id, time_us DESC);
 CREATE INDEX federation_audit_log_subject ON federation.federation_audit_log (subject_user_id, time_us DESC);
--- Whatever no month holds: a wrong clock or a forgotten upgrade must not stop the record, and with it every answer.
+-- Whatever no month holds: a clock that is behind or a forgotten upgrade must not stop the record, and with it every answer.
 CREATE TABLE federation.federation_audit_log_default PARTITION OF federation.federation_audit_log DEFAULT;
 
 -- Heads that the audit key has countersigned; rows after a chain's last one are unsealed.

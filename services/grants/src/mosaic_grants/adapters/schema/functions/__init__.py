@@ -41,6 +41,9 @@ AUDIT_COLUMNS: Final = (
     "hash",
 )
 
+PAGE_BYTES: Final = 1024 * 1024
+"""What the texts of one call's rows may amount to together; the edge ends its pages there too."""
+
 _UNION: Final = "\nUNION ALL\n"
 _OWNER_BRANCH: Final = "t.owner_id = subject"
 _PERSONAL_BRANCH: Final = "personal AND t.owner_id = subject AND t.team_id IS NULL"
@@ -111,8 +114,14 @@ def _keyset_pages(resource: Resource) -> dict[str, str]:
         "fresh_snapshot": _sql("_fresh_snapshot"),
         "keyset": _sql("_keyset"),
         "native": indent(_native(resource), "        "),
-        "page": _sql("_page"),
-        "rows": _sql("_rows", table=resource.table, columns=", ".join(value for _, _, value in _returned(resource))),
+        "page": _sql("_page", names=", ".join(f"w.{name}" for name, _, _ in _returned(resource))),
+        "rows": _sql(
+            "_rows",
+            table=resource.table,
+            columns=", ".join(f"{value} AS {name}" for name, _, value in _returned(resource)),
+            text_bytes=" + ".join(_text_bytes(resource)),
+            page_bytes=str(PAGE_BYTES),
+        ),
     }
 
 
@@ -159,6 +168,13 @@ def _returned(resource: Resource) -> Iterator[tuple[str, str, str]]:
     yield "team_id", "text", "t.team_id::text"
     for column in resource.returned:
         yield _result_name(column), column.type.returned_as, _value(column)
+
+
+def _text_bytes(resource: Resource) -> Iterator[str]:
+    """The length of each text that can be of any length; ids and times are not."""
+    for column in resource.returned:
+        if column.type is ColumnType.TEXT:
+            yield f"coalesce(octet_length({_value(column)}), 0)"
 
 
 def _result_name(column: Column) -> str:

@@ -3,6 +3,8 @@
 -- rows: a JSON array of objects with the columns of federation_audit_log, bytea as '\x' and hexadecimal. JSON, because one text costs the
 -- caller less to send than an array per column. Rows that are all there already, equal in every column, are accepted again and written
 -- once, so that a COMMIT whose answer was lost can be retried. Anything else that does not continue the head is MF030.
+-- A row that is not this writer's to write, or that lies in the future, is MF032: a broken edge must not invent an operator's deed, nor
+-- a row that stays the newest for years.
 CREATE OR REPLACE FUNCTION federation.{function}(chain bytea, first_seq bigint, previous bytea, rows json)
 RETURNS void
 LANGUAGE plpgsql
@@ -10,14 +12,16 @@ VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
+    latest CONSTANT bigint := extract(epoch FROM clock_timestamp() + interval '5 minutes') * 1000000;
     head record;
     written record;
 BEGIN
     -- The lock makes a chain's writers take turns. session_user: whoever logged in; current_user is the definer.
-    SELECT c.head_seq AS seq, c.head_hash AS hash INTO head
+    -- NO KEY: a row of federation_audit_heads, which refers to the chain, must not wait for a writer that keeps its transaction open.
+    SELECT c.head_seq AS seq, c.head_hash AS hash, c.writer INTO head
     FROM federation.federation_audit_chains c
     WHERE c.chain_id = chain AND c.closed_at_us IS NULL AND 'mosaic_' || replace(c.writer, '-', '_') = session_user
-    FOR UPDATE;
+    FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RAISE EXCEPTION USING ERRCODE = 'MF031', MESSAGE = 'the chain is not open to this writer';
     END IF;
@@ -29,14 +33,25 @@ BEGIN
             WINDOW in_order AS (ORDER BY r.seq)
         ),
         batch AS (
-            SELECT p.*, p.chain_id = chain AND p.seq = first_seq + p.place - 1 AND p.prev_hash = p.link AS continues FROM placed p
+            SELECT p.*,
+                (p.chain_id = chain AND p.seq = first_seq + p.place - 1 AND p.prev_hash = p.link) IS TRUE AS continues,
+                p.time_us <= latest AND CASE head.writer
+                    WHEN 'edge-inbound' THEN p.event = 'read'
+                    WHEN 'edge-outbound' THEN p.event = 'query'
+                    ELSE p.event NOT IN ('read', 'query')
+                END AS is_permitted
+            FROM placed p
         ),
         inserted AS (
             INSERT INTO federation.federation_audit_log ({columns}) SELECT {columns} FROM batch WHERE continues
         )
-        SELECT count(*) AS amount, bool_and(b.continues) AS consecutive, (array_agg(b.hash ORDER BY b.seq DESC))[1] AS hash
+        SELECT count(*) AS amount, bool_and(b.continues) AS consecutive, bool_and(b.is_permitted) AS permitted,
+            (array_agg(b.hash ORDER BY b.seq DESC))[1] AS hash
         INTO written
         FROM batch b;
+        IF NOT written.permitted THEN
+            RAISE EXCEPTION USING ERRCODE = 'MF032', MESSAGE = 'the rows are not for this writer to write now';
+        END IF;
         IF written.consecutive THEN
             UPDATE federation.federation_audit_chains c
             SET head_seq = first_seq + written.amount - 1, head_hash = written.hash

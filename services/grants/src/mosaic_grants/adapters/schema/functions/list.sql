@@ -1,14 +1,16 @@
 -- The rows of {table} that a live grant shows, newest first (updated_at descending, then id ascending in byte order).
 --
--- Returns up to row_limit + 1 rows. `budget`, the same in every row, is how many rows the cap leaves to this query, this page included:
+-- Returns up to row_limit + 1 rows, fewer where their texts would exceed 1 MiB together, but at least one of those there are.
+-- The same in every row: `budget` is how many rows the cap leaves to this query, this page included; `found` is how many rows there
+-- were to return before their size counted.
 --     page      = the first min(row_limit, budget) rows
---     more      = a row came beyond the page (it is not part of the answer)
+--     more      = found > the page's length
 --     truncated = more, and the page is budget rows long: the cap ends the query here
 -- The next page starts after (updated_at_us, id) of the page's last row, with served grown by the page.
 CREATE OR REPLACE FUNCTION federation.{function}(
     grant_id uuid, fingerprint bytea, row_limit integer, after_us bigint, after_id uuid, served integer
 )
-RETURNS TABLE ({result}, budget integer)
+RETURNS TABLE ({result}, found integer, budget integer)
 LANGUAGE plpgsql
 STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp

@@ -1,7 +1,8 @@
--- The rows of {table} that an active local user natively sees, newest first. Returns up to row_limit + 1 rows: one beyond the page says
--- that there is more.
+-- The rows of {table} that an active local user natively sees, newest first. Returns up to row_limit + 1 rows, fewer where their texts
+-- would exceed 1 MiB together, but at least one of those there are. `found`, the same in every row, is how many there were to return
+-- before their size counted: more than the page holds says that there is more.
 CREATE OR REPLACE FUNCTION federation.{function}(user_id uuid, row_limit integer, after_us bigint, after_id uuid)
-RETURNS TABLE ({result})
+RETURNS TABLE ({result}, found integer)
 LANGUAGE plpgsql
 STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
