@@ -8,6 +8,7 @@ transaction under one lock, so that it has either happened or not, and running i
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib import resources
 from typing import Any, Final
 
@@ -31,13 +32,15 @@ from mosaic_grants.adapters.schema.names import (
     SERVICE_ROLES,
 )
 from mosaic_grants.adapters.schema.partitions import create_audit_partitions
-from mosaic_grants.adapters.schema.privileges import apply_privileges, find_missing_grants, read_roles
+from mosaic_grants.adapters.schema.privileges import apply_privileges, find_missing_grants, read_lock_grants, read_roles
 
 Progress = Callable[[str], None]
 
 MAINTENANCE_DATABASE: Final = "postgres"
 # Arbitrary, ours; the same everywhere, because what it guards (roles, one schema) has the same name everywhere.
 _LOCK: Final = 0x6D6F73616963
+PATIENCE: Final = timedelta(seconds=60)
+"""How long one upgrade waits for another: as long as any should take."""
 _AS_IT_IS: Final = {"no_parameters": True}
 
 
@@ -61,7 +64,7 @@ def bootstrap(superuser_url: str, passwords: Mapping[str, str], *, progress: Pro
         passwords: role → password, for mosaic_owner and the three service roles.
 
     Raises:
-        ConfigurationError: a password is missing, empty, or for a role that does not log in.
+        ConfigurationError: a password is missing, empty, or for a role that does not log in; another upgrade does not end.
     """
     if set(passwords) != set(LOGIN_ROLES) or not all(passwords.values()):
         raise ConfigurationError(f"The bootstrap passwords must name exactly {', '.join(LOGIN_ROLES)}, each with a password.")
@@ -69,7 +72,7 @@ def bootstrap(superuser_url: str, passwords: Mapping[str, str], *, progress: Pro
     database = url.database or MAINTENANCE_DATABASE
     with _superuser(url.set(database=MAINTENANCE_DATABASE)) as connection:
         with connection.transaction():
-            connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+            _take_turn(connection, PATIENCE, progress)
             progress("roles")
             connection.execute(read_roles())
             for role in LOGIN_ROLES:
@@ -78,21 +81,24 @@ def bootstrap(superuser_url: str, passwords: Mapping[str, str], *, progress: Pro
             progress(f"database {database}")
             _create_database(connection, database)
     with _superuser(url) as connection, connection.transaction():
-        connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+        _take_turn(connection, PATIENCE, progress)
         progress("extension vector, schema federation")
         connection.execute("CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA public")
         connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {} AUTHORIZATION {}").format(_name(SCHEMA), _name(OWNER)))
         _close_database(connection, database, progress)
 
 
-def upgrade(owner_url: str, *, progress: Progress = lambda _: None) -> tuple[Missing, ...]:
+def upgrade(owner_url: str, *, patience: timedelta = PATIENCE, progress: Progress = lambda _: None) -> tuple[Missing, ...]:
     """Bring the database to this release. Return what is left to the owner of the application's tables.
 
     Args:
         owner_url: of mosaic_owner.
+
+    Raises:
+        ConfigurationError: another upgrade does not end.
     """
     with _owner(owner_url) as connection:
-        _lock(connection, progress)
+        _take_turn(connection.connection.driver_connection, patience, progress)
         # Everything is qualified; nothing that somebody put into schema public can pass for something of ours.
         connection.exec_driver_sql("SET LOCAL search_path = pg_catalog, pg_temp")
         progress("migrations")
@@ -163,12 +169,24 @@ AND p.oid NOT IN (SELECT to_regprocedure(identity) FROM unnest(%s::text[]) ident
 """  # noqa: S608 — a constant
 
 
-def _lock(connection: Connection, progress: Progress) -> None:
-    if not connection.exec_driver_sql("SELECT pg_try_advisory_xact_lock(%s)", (_LOCK,)).scalar_one():
-        progress("waiting for another upgrade")
-        connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
-        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-        connection.exec_driver_sql("SET LOCAL lock_timeout TO DEFAULT")
+def _take_turn(connection: Any, patience: timedelta, progress: Progress) -> None:
+    """Wait, within a transaction of a psycopg connection, until no other upgrade is under way in its database.
+
+    Raises:
+        ConfigurationError: one is, for longer than that.
+    """
+    if connection.execute("SELECT pg_try_advisory_xact_lock(%s)", (_LOCK,)).fetchone()[0]:
+        return
+    progress("waiting for another upgrade")
+    connection.execute("SELECT set_config('lock_timeout', %s, true)", (f"{patience / timedelta(milliseconds=1):.0f}ms",))
+    try:
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+    except psycopg.errors.LockNotAvailable:
+        raise ConfigurationError(
+            f"Another session has held the upgrade's lock for {patience.total_seconds():g} s: if no other upgrade is under way, "
+            "end the session that pg_locks shows with locktype advisory, and upgrade again."
+        ) from None
+    connection.execute("SET LOCAL lock_timeout TO DEFAULT")
 
 
 def _alembic(connection: Connection | None) -> Config:
@@ -204,16 +222,36 @@ def _create_database(connection: psycopg.Connection, database: str) -> None:
 
 
 def _close_database(connection: psycopg.Connection, database: str, progress: Progress) -> None:
-    """Only our roles come in, and none of them can leave anything behind: no temporary tables, no large objects."""
+    """Only our roles come in, and none can leave anything behind, temporary tables or large objects, or take others' locks."""
     roles = sql.SQL(", ").join(map(_name, SERVICE_ROLES))
     row = connection.execute("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()").fetchone()
     if row and row[0] == OWNER:
         connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC, {}").format(_name(database), roles))
         connection.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
         connection.execute("REVOKE EXECUTE ON FUNCTION lo_create(oid), lo_creat(integer), lo_from_bytea(oid, bytea) FROM PUBLIC")
+        for statement in _closing_locks(connection):
+            connection.execute(statement.encode())
     else:
         progress(f'the owner of "{database}" should REVOKE TEMPORARY ON DATABASE "{database}" FROM PUBLIC')
+        progress(f'in "{database}", a superuser should, having granted the application the locks that it takes itself:')
+        for statement in _closing_locks(connection):
+            progress(statement)
     connection.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}, {}").format(_name(database), _name(OWNER), roles))
+
+
+def _closing_locks(connection: psycopg.Connection) -> Iterator[str]:
+    """Statements that leave advisory locks to those whom locks.sql names. To unlock stays open: it frees only one's own."""
+    for (function,) in connection.execute(_ADVISORY_LOCKS).fetchall():
+        yield f"REVOKE EXECUTE ON FUNCTION {function} FROM PUBLIC, {', '.join(LOGIN_ROLES)};"
+    for grant in read_lock_grants():
+        yield grant.statement
+
+
+_ADVISORY_LOCKS: Final = r"""
+SELECT p.oid::regprocedure::text FROM pg_proc p
+WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.proname ~ '^pg_(try_)?advisory_.*lock' AND p.proname !~ 'unlock'
+ORDER BY 1
+"""
 
 
 def _name(name: str) -> sql.Identifier:

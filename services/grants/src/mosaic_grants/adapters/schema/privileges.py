@@ -1,4 +1,4 @@
-"""privileges.sql, read as data: applied by `upgrade`, checked at start, tried against in the tests."""
+"""privileges.sql and locks.sql, read as data: applied by `upgrade`, checked at start, tried against in the tests."""
 
 import re
 from collections.abc import Iterator
@@ -55,6 +55,11 @@ def read_grants() -> tuple[Grant, ...]:
     return tuple(_parse(statement) for statement in read_statements() if statement.startswith("GRANT"))
 
 
+def read_lock_grants() -> tuple[Grant, ...]:
+    """Every GRANT of locks.sql. Raises as read_grants."""
+    return tuple(_parse(statement) for statement in _statements("locks.sql"))
+
+
 def read_roles() -> str:
     """roles.sql, whole."""
     return _read("roles.sql")
@@ -99,7 +104,7 @@ def _checks(grant: Grant) -> Iterator[tuple[str, tuple[str, ...]]]:
 def _parse(statement: str) -> Grant:
     match = _GRANT.fullmatch(statement)
     if match is None:
-        raise ValueError(f"privileges.sql: not one grant of the form that is checked: {statement}")
+        raise ValueError(f"not one grant of the form that is checked: {statement}")
     columns = match["columns"]
     return Grant(
         statement=statement,
