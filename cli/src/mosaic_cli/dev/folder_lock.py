@@ -2,14 +2,13 @@
 
 import fcntl
 import os
+import select
 import signal
-import time
 from pathlib import Path
 from typing import Final
 
 LOCK_FILE: Final = "lock"
 END_SECONDS: Final = 30.0
-POLL_SECONDS: Final = 0.05
 
 
 class FolderInUse(Exception):
@@ -49,23 +48,28 @@ def end_holder(folder: Path) -> bool:
     try:
         if _try_lock(descriptor):
             return False
-        pid = int(os.pread(descriptor, 32, 0))
-        os.kill(pid, signal.SIGTERM)
-        if not _lock_within(descriptor, END_SECONDS):
-            os.kill(pid, signal.SIGKILL)
-            _lock_within(descriptor, END_SECONDS)
+        # The lock may be let go a moment before its holder has ended; the pidfd says when that is.
+        holder = os.pidfd_open(int(os.pread(descriptor, 32, 0)))
+    except ProcessLookupError:
         return True
     finally:
         os.close(descriptor)
-
-
-def _lock_within(descriptor: int, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while not _try_lock(descriptor):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(POLL_SECONDS)
+    try:
+        signal.pidfd_send_signal(holder, signal.SIGTERM)
+        if not _ends_within(holder, END_SECONDS):
+            signal.pidfd_send_signal(holder, signal.SIGKILL)
+            _ends_within(holder, END_SECONDS)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(holder)
     return True
+
+
+def _ends_within(pidfd: int, seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def _try_lock(descriptor: int) -> bool:
