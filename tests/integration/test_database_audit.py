@@ -3,6 +3,7 @@
 import json
 import secrets
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Final
 from uuid import uuid4
 
@@ -10,7 +11,10 @@ import psycopg
 import pytest
 from mosaic_common.audit import AuditRow, Chain, Event, Outcome, SealedRow
 from mosaic_common.db.audit_rows import rows_json
-from mosaic_common.db.sqlstates import AUDIT_CHAIN_NOT_OPEN, AUDIT_NOT_CONTINUOUS
+from mosaic_common.db.sqlstates import AUDIT_CHAIN_NOT_OPEN, AUDIT_NOT_CONTINUOUS, AUDIT_ROW_NOT_PERMITTED
+from mosaic_federation_edge.adapters.audit_store import PostgresAuditStore
+from mosaic_federation_edge.adapters.audit_writer import RowsRefused
+from mosaic_federation_edge.adapters.database import Database as EdgeDatabase
 from mosaic_grants.adapters.schema.functions import AUDIT_COLUMNS
 
 from tests.support.postgres import Database
@@ -50,13 +54,13 @@ def open_chain(database: Database, writer: str) -> Chain:
     return opened
 
 
-def seal(chain: Chain, amount: int, *, time_us: int = 1_700_000_000_000_007) -> list[SealedRow]:
+def seal(chain: Chain, amount: int, *, time_us: int = 1_700_000_000_000_007, event: Event = Event.READ) -> list[SealedRow]:
     sealed = []
     for number in range(amount):
         row = AuditRow(
             request_id=uuid4(),
             time_us=time_us + number,
-            event=Event.READ,
+            event=event,
             actor="home",
             source_address="127.0.0.1:5000",
             outcome=Outcome.ALLOWED,
@@ -184,10 +188,8 @@ def test_a_row_holds_short_printable_words_only(inbound: psycopg.Connection, cha
 
 
 def test_every_time_finds_a_partition(owner: psycopg.Connection, inbound: psycopg.Connection, chain: Chain) -> None:
-    """A clock that is centuries wrong stops no record."""
-    now = owner.execute("SELECT (extract(epoch FROM now()) * 1000000)::bigint").fetchone()
-    assert now is not None
-    for time_us in (now[0], 0, 2**62, -(2**62)):
+    """A clock that is centuries behind stops no record."""
+    for time_us in (now_us(owner), 0, -(2**62)):
         batch = seal(chain, 1, time_us=time_us)
         append(inbound, batch)
         chain = chain.after(batch[-1])
@@ -196,3 +198,102 @@ def test_every_time_finds_a_partition(owner: psycopg.Connection, inbound: psycop
     ).fetchall()
     assert "default" not in partitions[0][0]
     assert all("default" in name for (name,) in partitions[1:])
+
+
+def now_us(owner: psycopg.Connection) -> int:
+    row = owner.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+@pytest.mark.parametrize(
+    ("ahead", "accepted"),
+    [
+        pytest.param(timedelta(minutes=4, seconds=50), True, id="a clock that is a little fast"),
+        pytest.param(timedelta(minutes=5, seconds=10), False, id="more than five minutes ahead"),
+        pytest.param(timedelta(days=3650), False, id="the newest row for years to come"),
+    ],
+)
+def test_nothing_is_recorded_of_the_future(
+    owner: psycopg.Connection, inbound: psycopg.Connection, chain: Chain, ahead: timedelta, accepted: bool
+) -> None:
+    """By the database's clock: a broken edge cannot put a row in front of every row that comes later, nor one among honest rows."""
+    honest = seal(chain, 1, time_us=now_us(owner))
+    batch = [*honest, *seal(chain.after(honest[-1]), 1, time_us=now_us(owner) + ahead // timedelta(microseconds=1))]
+    if accepted:
+        append(inbound, batch)
+    else:
+        with pytest.raises(psycopg.Error) as refused:
+            append(inbound, batch)
+        assert refused.value.sqlstate == AUDIT_ROW_NOT_PERMITTED
+    assert len(stored(owner, chain)) == (2 if accepted else 0)
+
+
+@pytest.mark.parametrize("event", Event)
+@pytest.mark.parametrize(
+    ("writer", "own"),
+    [
+        pytest.param("edge-inbound", {Event.READ}, id="edge-inbound"),
+        pytest.param("edge-outbound", {Event.QUERY}, id="edge-outbound"),
+        pytest.param("grants", set(Event) - {Event.READ, Event.QUERY}, id="grants"),
+    ],
+)
+def test_each_writer_records_its_own_deeds_only(module_database: Database, writer: str, own: set[Event], event: Event) -> None:
+    """A broken edge cannot make it look as if an operator had created a grant, nor grants as if a peer had read."""
+    chain = open_chain(module_database, writer)
+    with module_database.connect(f"mosaic_{writer.replace('-', '_')}") as connection:
+        batch = seal(chain, 1, event=event)
+        if event in own:
+            append(connection, batch)
+        else:
+            with pytest.raises(psycopg.Error) as refused:
+                append(connection, batch)
+            assert refused.value.sqlstate == AUDIT_ROW_NOT_PERMITTED
+
+
+async def test_the_edge_gives_up_such_a_row_and_keeps_its_chain(
+    owner: psycopg.Connection, module_database: Database, chain: Chain
+) -> None:
+    """No repetition and no new chain makes it acceptable: a replica whose clock is fast withholds answers, and opens no chains."""
+    edge = EdgeDatabase(module_database.url("mosaic_edge_inbound"), application="test", connections=1)
+    await edge.open()
+    try:
+        with pytest.raises(RowsRefused):
+            await PostgresAuditStore(edge).append(chain, seal(chain, 1, time_us=now_us(owner) + 600_000_000))
+    finally:
+        await edge.close()
+
+
+def test_a_row_without_a_place_does_not_move_the_head(owner: psycopg.Connection, inbound: psycopg.Connection, chain: Chain) -> None:
+    """A null where the chain, the number or the link stands is no continuation: the head never gets ahead of the rows."""
+    batch = seal(chain, 2)
+    for column in ("chain_id", "seq", "prev_hash"):
+        rows = json.loads(rows_json(batch))
+        rows[1][column] = None
+        with pytest.raises(psycopg.Error) as refused:
+            inbound.execute(APPEND, (chain.chain_id, 1, chain.head, json.dumps(rows)))
+        assert refused.value.sqlstate == AUDIT_NOT_CONTINUOUS
+    assert stored(owner, chain) == []
+
+
+SIGN_HEAD: Final = (
+    "INSERT INTO federation.federation_audit_heads (chain_id, chain_number, seq, hash, time_us, signature)"
+    " SELECT chain_id, chain_number, head_seq, head_hash, 0, %s FROM federation.federation_audit_chains WHERE chain_id = %s"
+)
+
+
+def test_a_writer_that_keeps_its_transaction_open_delays_no_countersignature(module_database: Database, chain: Chain) -> None:
+    """A broken edge that appends and does not commit holds up neither its own chain's head nor anybody else's."""
+    others = open_chain(module_database, "edge-outbound")
+    batch = seal(chain, 2)
+    with (
+        psycopg.connect(module_database.url("mosaic_edge_inbound")) as broken,
+        module_database.connect("mosaic_grants") as grants,
+    ):
+        append(broken, batch[:1])
+        broken.commit()
+        append(broken, batch[1:])
+        grants.execute("SET lock_timeout = '200ms'")
+        for each in (chain, others):
+            grants.execute(SIGN_HEAD, (bytes(64), each.chain_id))
+        broken.rollback()

@@ -1,4 +1,4 @@
-"""What privileges.sql does not list is refused: generated from the catalog, and tried as each role."""
+"""What privileges.sql and locks.sql do not list is refused: generated from the catalog, and tried as each role."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -7,8 +7,8 @@ import psycopg
 import pytest
 from mosaic_common.resources import REGISTRY
 from mosaic_grants.adapters.schema.functions import render_functions
-from mosaic_grants.adapters.schema.names import AUDIT_DEFINER, READ_DEFINER, SERVICE_ROLES
-from mosaic_grants.adapters.schema.privileges import read_grants, read_statements
+from mosaic_grants.adapters.schema.names import AUDIT_DEFINER, OWNER, READ_DEFINER, SERVICE_ROLES
+from mosaic_grants.adapters.schema.privileges import read_grants, read_lock_grants, read_statements
 from psycopg import sql
 
 from tests.support.postgres import Database
@@ -107,6 +107,36 @@ def test_functions_open_exactly_as_listed(acting: Acting, role: str) -> None:
         if acting.may(f"SELECT {name}({nulls})"):
             executable.add(function.identity)
     assert executable == listed
+
+
+@pytest.fixture(scope="module")
+def locking(module_database: Database) -> list[str]:
+    """Every function of PostgreSQL that takes an advisory lock, of any kind."""
+    with module_database.connect_superuser() as connection:
+        found = connection.execute(
+            "SELECT oid::regprocedure::text FROM pg_proc WHERE proname ~ 'advisory.*lock' AND proname !~ 'unlock'"
+        ).fetchall()
+    assert len(found) >= 16
+    return [name for (name,) in found]
+
+
+@pytest.mark.parametrize("role", [OWNER, *ROLES])
+def test_advisory_locks_open_exactly_as_listed(acting: Acting, role: str, locking: list[str]) -> None:
+    """Who holds a lock stops whoever waits for it, and the keys are no secret: an edge can take none of any kind."""
+    listed = {grant.target.removeprefix("pg_catalog.") for grant in read_lock_grants() if grant.role == role}
+    taken = set()
+    for function in locking:
+        name, _, arguments = function.rstrip(")").partition("(")
+        if acting.may(f"SELECT {name}({', '.join(f'7::{argument}' for argument in arguments.split(','))})"):
+            taken.add(function)
+    assert taken == listed
+    assert not listed or role in {OWNER, "mosaic_grants"}
+
+
+def test_grants_lock_resolves_to_the_function_that_is_granted(module_database: Database) -> None:
+    """What it calls with a hash takes the bigint variant."""
+    with module_database.connect("mosaic_grants") as connection:
+        connection.execute("SELECT pg_advisory_xact_lock(hashtext('federation_audit_chains'))")
 
 
 def test_the_file_lists_every_resource() -> None:

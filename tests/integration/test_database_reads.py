@@ -12,6 +12,8 @@ import pytest
 from mosaic_common.db.sqlstates import CALL_OUT_OF_BOUNDS, REFUSALS
 from mosaic_common.errors import Layer, Reason
 from mosaic_common.resources import REGISTRY
+from mosaic_federation_edge.domain.pages import MAX_PAGE_BYTES
+from mosaic_grants.adapters.schema.functions import PAGE_BYTES
 from psycopg.rows import dict_row
 
 from tests.support.postgres import Database
@@ -60,10 +62,10 @@ def walk(connection: psycopg.Connection[dict[str, Any]], grant: WrittenGrant, re
         got = list_rows(connection, grant, resource, limit=limit, after=after, served=len(ids))
         if not got:
             return ids, False
-        budget = got[0]["budget"]
+        found, budget = got[0]["found"], got[0]["budget"]
         page = got[: min(limit, budget)]
         ids += [row["id"] for row in page]
-        if len(got) == len(page):
+        if found == len(page):
             return ids, False
         if len(page) == budget:
             return ids, True
@@ -317,7 +319,7 @@ def test_answers_hold_text_and_integers_and_no_secret(
     row = rows.resource(resource, subject, team, NOW + timedelta(microseconds=7))
     (answer,) = list_rows(inbound, rows.grant(subject), resource)
     own = {f"{each.name}_us" if each.type == "timestamptz" else each.name for each in REGISTRY[resource].returned}
-    assert set(answer) == {"id", "updated_at_us", "owner_id", "team_id", "budget"} | own
+    assert set(answer) == {"id", "updated_at_us", "owner_id", "team_id", "found", "budget"} | own
     assert all(isinstance(value, str | int | None) for value in answer.values())
     assert not {column.name for column in REGISTRY[resource].secret} & set(answer.values())
     assert (answer["id"], answer["owner_id"], answer["team_id"]) == (str(row), str(subject), str(team))
@@ -333,6 +335,89 @@ def test_one_row_with_an_impossible_time_spoils_no_list(rows: Rows, inbound: psy
     rows.owner.execute("UPDATE public.tasks SET due_at = 'infinity' WHERE id = %s", (task,))
     (answer,) = list_rows(inbound, rows.grant(subject))
     assert (answer["id"], answer["due_at_us"]) == (str(task), None)
+
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+
+def large_tasks(rows: Rows, sizes: Sequence[int]) -> tuple[UUID, list[str]]:
+    """A user with tasks whose texts have so many bytes, newest first; what they hold cannot be compressed."""
+    subject, ids = rows.user(), []
+    for age, size in enumerate(sizes):
+        ids.append(str(rows.resource("tasks", subject, updated_at=NOW - timedelta(hours=age))))
+        rows.owner.execute(
+            "UPDATE public.tasks SET title = '', status = '', description = %s WHERE id = %s",
+            (random.Random(age).randbytes(size // 2).hex(), ids[-1]),
+        )
+    return subject, ids
+
+
+def text_bytes(got: Sequence[dict[str, Any]]) -> int:
+    return sum(len(row[name] or "") for row in got for name in ("title", "description", "status"))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "pages"),
+    [
+        pytest.param([512 * KIB] * 7, [2, 2, 2, 1], id="two rows make a mebibyte"),
+        pytest.param([3 * MIB, 3 * MIB, 2], [1, 1, 1], id="a row above the bound comes alone"),
+        pytest.param([2] * 5 + [MIB] + [2] * 3, [5, 1, 3], id="a large row among small ones"),
+        pytest.param([MIB - 2, 2, 2], [2, 1], id="to the byte"),
+    ],
+)
+def test_a_call_gives_a_mebibyte_of_text_but_at_least_one_row(
+    rows: Rows,
+    inbound: psycopg.Connection[dict[str, Any]],
+    outbound: psycopg.Connection[dict[str, Any]],
+    sizes: list[int],
+    pages: list[int],
+) -> None:
+    """Rows that no page can hold never leave the database; the caller learns that they are there, and paging gives each once."""
+    subject, ids = large_tasks(rows, sizes)
+    grant, served, got = rows.grant(subject), 0, list[dict[str, Any]]()
+    for length in pages:
+        after = (got[-1]["updated_at_us"], got[-1]["id"]) if got else None
+        got = list_rows(inbound, grant, limit=500, after=after, served=served)
+        statement = "SELECT * FROM federation.local_list_tasks(%s, 500, %s, %s)"
+        local = outbound.execute(statement, (subject, *(after or (None, None)))).fetchall()
+        assert [row["id"] for row in got] == [row["id"] for row in local] == ids[served : served + length]
+        assert {row["found"] for row in (*got, *local)} == {len(sizes) - served}
+        assert len(got) == 1 or text_bytes(got) <= MIB
+        served += length
+    assert served == len(sizes)
+    assert walk(inbound, grant, "tasks", 500) == (ids, False)
+    capped = rows.grant(subject, {"resources": ["tasks"], "max_rows_per_query": len(sizes) - 1})
+    assert walk(inbound, capped, "tasks", 500) == (ids[:-1], True)
+
+
+def test_what_a_call_leaves_out_is_not_fetched(
+    rows: Rows, inbound: psycopg.Connection[dict[str, Any]], module_database: Database
+) -> None:
+    """A peer of whom 100 rows of 512 kB are visible does not make the server read 50 MB to send one."""
+    subject, _ = large_tasks(rows, [512 * KIB] * 100)
+    grant = rows.grant(subject)
+    with module_database.connect_superuser() as superuser:
+        before = blocks_of_large_texts(inbound, superuser)
+        assert len(list_rows(inbound, grant, limit=500)) == 2
+        fetched = blocks_of_large_texts(inbound, superuser) - before
+    assert 2 * MIB // 2 // (8 * KIB) <= fetched < 4 * MIB // (8 * KIB)
+
+
+def blocks_of_large_texts(edge: psycopg.Connection[dict[str, Any]], superuser: psycopg.Connection) -> int:
+    """Blocks (8 kB) of texts stored outside their rows that were read, from disk or memory, since the database is there."""
+    edge.execute("SELECT pg_stat_force_next_flush()")
+    superuser.execute("SELECT pg_stat_clear_snapshot()")
+    row = superuser.execute(
+        "SELECT toast_blks_read + toast_blks_hit FROM pg_statio_all_tables WHERE relid = 'public.tasks'::regclass"
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_the_edge_ends_its_pages_where_the_database_does() -> None:
+    """One bound: a page that the database gave whole is at most cut by what the messages add."""
+    assert PAGE_BYTES == MAX_PAGE_BYTES == MIB
 
 
 def test_a_local_user_who_is_disabled_or_unknown_reads_nothing(rows: Rows, outbound: psycopg.Connection[dict[str, Any]]) -> None:

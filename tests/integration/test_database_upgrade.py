@@ -1,7 +1,9 @@
 """bootstrap and upgrade: from nothing, again, and beside an application that is already there."""
 
 import threading
+import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +14,7 @@ from mosaic_common.errors import ConfigurationError
 from mosaic_common.resources import REGISTRY
 from mosaic_grants.adapters.schema.application import TABLES
 from mosaic_grants.adapters.schema.names import LOGIN_ROLES, OWNER
-from mosaic_grants.adapters.upgrade import Missing, bootstrap, head, upgrade
+from mosaic_grants.adapters.upgrade import _LOCK, Missing, bootstrap, head, upgrade
 from psycopg import sql
 
 from tests.support.postgres import PASSWORDS, Database, PostgresServer
@@ -29,6 +31,7 @@ def state(database: Database) -> list[tuple[Any, ...]]:
         " JOIN pg_class c ON c.oid = a.attrelid WHERE c.relnamespace IN ('federation'::regnamespace, 'public'::regnamespace)",
         "SELECT oid::regprocedure::text, oid, prosrc, proacl::text, proowner FROM pg_proc"
         " WHERE pronamespace = 'federation'::regnamespace",
+        "SELECT oid::regprocedure::text, proacl::text FROM pg_proc WHERE proname ~ 'advisory'",
         "SELECT nspname, nspacl::text FROM pg_namespace",
         "SELECT conrelid::regclass::text, pg_get_constraintdef(oid) FROM pg_constraint",
         "SELECT defaclrole, defaclacl::text FROM pg_default_acl",
@@ -93,6 +96,19 @@ def test_upgrades_take_turns(postgres_server: PostgresServer) -> None:
     for thread in threads:
         thread.join()
     assert outcomes == [(), (), ()]
+
+
+def test_an_upgrade_waits_for_another_only_so_long(database: Database) -> None:
+    """Whoever holds the lock, a hung upgrade or a broken service: one sentence that says what to do, and nothing was changed."""
+    told: list[str] = []
+    with database.connect() as holding, holding.transaction():
+        holding.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+        began = time.monotonic()
+        with pytest.raises(ConfigurationError, match=r"held the upgrade's lock for 0\.3 s"):
+            upgrade(database.url(OWNER), patience=timedelta(seconds=0.3), progress=told.append)
+        assert 0.3 <= time.monotonic() - began < 5
+    assert told == ["waiting for another upgrade"]
+    assert upgrade(database.url(OWNER)) == ()
 
 
 def test_progress_is_told(postgres_server: PostgresServer) -> None:
@@ -216,6 +232,21 @@ def test_an_applications_own_tables_are_left_alone(beside_an_application: Databa
     upgrade(database.url(OWNER))
     assert application_state(database) == before
     assert use(database) == rows_before
+
+
+def test_an_applications_locks_stay_its_own_and_the_lines_that_close_them_are_told(beside_an_application: Database) -> None:
+    """An application may rely on advisory locks: nothing is taken away, and the lines work once somebody runs them."""
+    database, told = beside_an_application, list[str]()
+    bootstrap(database.superuser_url, PASSWORDS, progress=told.append)
+    takes = sql.SQL("SELECT has_function_privilege({}, 'pg_advisory_lock(bigint)', 'EXECUTE')")
+    with database.connect_superuser() as superuser:
+        for role in (APPLICATION_OWNER, "mosaic_edge_inbound"):
+            assert superuser.execute(takes.format(role)).fetchone() == (True,)
+        for line in told:
+            if line.endswith(";"):
+                superuser.execute(line.encode())
+        assert superuser.execute(takes.format("mosaic_edge_inbound")).fetchone() == (False,)
+    assert upgrade(database.url(OWNER)) != ()
 
 
 def test_its_owner_is_told_what_to_run_and_then_reads_work(beside_an_application: Database) -> None:

@@ -27,6 +27,7 @@ from mosaic_common.page_tokens import KEY_BYTES, LIFETIME, PageBinding, PagePosi
 from mosaic_common.x509 import fingerprint_sha256
 
 from tests.support.audit_records import assert_recorded, chains_of, reads_of, record_of
+from tests.support.authorities import with_not_before
 from tests.support.clock import FakeClock
 from tests.support.forgeries import forge, forged_peer
 from tests.support.gateway import Gateway, Pair
@@ -502,13 +503,20 @@ async def replica(work: Gateway, clock: Clock) -> AsyncIterator[Gateway]:
         await other.close()
 
 
-async def test_a_page_token_is_good_for_ten_minutes_at_every_replica(work: Gateway, begun: Begun) -> None:
+async def test_a_page_token_is_good_for_ten_minutes_at_every_replica(
+    work: Gateway, rows: Rows, begun: Begun, ten_tasks: UUID
+) -> None:
     """Another replica opens it until its time is over, and then says that it has expired, not that it is forged."""
-    clock = FakeClock(datetime.now(UTC))
+    # The replica's clock starts behind: the database records nothing that lies more than 5 minutes ahead.
+    clock = FakeClock(datetime.now(UTC) - timedelta(minutes=6))
+    grant_id = (await work.enroll(user=str(ten_tasks), scope=scope_of("tasks"))).grant_id
+    key, chain = forge(work, UUID(grant_id), ten_tasks, with_not_before(clock.now()))
+    pin_beside(rows, grant_id, chain)
     async with replica(work, clock) as other:
-        peer = other.peer_client_with(begun.peer.key, begun.peer.chain, begun.peer.grant_id)
+        peer = other.peer_client_with(key, chain, grant_id)
         token = (await peer.list("tasks", page_size=4)).next_page_token
-        assert rows_of([await begun.peer.list("tasks", page_token=token)]) == begun.rest
+        elsewhere = work.peer_client_with(key, chain, grant_id)
+        assert rows_of([await elsewhere.list("tasks", page_token=token)]) == begun.rest
 
         clock.advance(LIFETIME - timedelta(microseconds=1))
         assert rows_of([await peer.list("tasks", page_token=token)]) == begun.rest

@@ -386,8 +386,11 @@ async def test_a_superseded_certificate_is_good_for_a_day(work: Gateway, replica
 
 async def test_a_certificate_expires_on_an_open_connection(work: Gateway, enrolled: Enrolled) -> None:
     """The handshake looked at the dates once; every call looks again, so that a connection does not outlive its certificate."""
-    async with replica_of(work, FakeClock(datetime.now(UTC) + timedelta(days=31))) as later:
-        refused = await refusal(later.again(enrolled.peer).list("tasks"))
+    now, offer = datetime.now(UTC), enrolled.offer
+    expiring = forged_peer(work, offer.grant_id, offer.subject, lies.with_not_after(now + timedelta(minutes=2)))
+    # Not later: the database records nothing that lies more than 5 minutes ahead.
+    async with replica_of(work, FakeClock(now + timedelta(minutes=3))) as later:
+        refused = await refusal(later.again(expiring).list("tasks"))
         assert_refused(work, refused, UNAUTHENTICATED, NOT_ACCEPTED, "certificate", grant_id=None)
 
 
