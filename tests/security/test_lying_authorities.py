@@ -140,10 +140,9 @@ def prepared(server: PostgresServer, valkey: EmbeddedValkey, folder: Path) -> It
 @asynccontextmanager
 async def enrolling(gateway: Gateway, broker: Application) -> AsyncIterator[Gateway]:
     """Run what an enrollment needs, around this broker."""
-    gateway.apps[CA_BROKER] = broker
+    gateway.instead[CA_BROKER] = lambda _gateway: broker
     try:
-        await broker.start()
-        await gateway.start(GRANTS, ENROLLMENT)
+        await gateway.start(CA_BROKER, GRANTS, ENROLLMENT)
         await serving(gateway.internal_channel(ENROLLMENT, caller=OPERATOR), CA_BROKER, GRANTS)
         yield gateway
     finally:

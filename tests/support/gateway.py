@@ -5,11 +5,11 @@
         answer = await peer.list("tasks")
 
 Nothing between a client and a row is replaced: TLS, gRPC, PostgreSQL and the CA's certificates are the real ones. What a
-test may inject is the clock, and whatever adapter it gives to ``Gateway.start``.
+test may inject is the clock, and through ``instead`` a service composed around adapters of its own.
 """
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -65,6 +65,7 @@ class Gateway:
     Attributes:
         addresses: (identity, listener) → host:port.
         apps: running services by identity.
+        instead: identity → what to run in its place, around adapters of the test's own (a lying authority, a paused store).
     """
 
     name: str
@@ -74,6 +75,7 @@ class Gateway:
     clock: Clock = field(default_factory=SystemClock)
     addresses: dict[tuple[str, str], str] = field(default_factory=dict)
     apps: dict[str, Application] = field(default_factory=dict)
+    instead: dict[str, Callable[["Gateway"], Application]] = field(default_factory=dict)
     _channels: list[grpc.aio.Channel] = field(default_factory=list)
 
     def prepare(self) -> None:
@@ -96,7 +98,8 @@ class Gateway:
     async def start(self, *identities: str) -> None:
         """Start services; all of them when none is named."""
         for identity in identities or (CA_BROKER, GRANTS, ENROLLMENT, EDGE_INBOUND, EDGE_OUTBOUND):
-            self.apps[identity] = self._build(identity)
+            build = self.instead.get(identity)
+            self.apps[identity] = build(self) if build else self._build(identity)
             await self.apps[identity].start()
 
     async def stop(self, *identities: str) -> None:
