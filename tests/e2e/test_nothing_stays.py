@@ -109,18 +109,25 @@ def test_no_process_outlives_a_supervisor_that_was_killed(folder: Path) -> None:
     assert not processes_of(folder), told(processes_of(folder))
 
 
+ROOT: Final = Path(__file__).parents[2]
 NAMESPACES: Final = ("unshare", "--user", "--map-root-user", "--mount", "--ipc")
 # Everybody's places for files become empty ones of this script's own; what is found there afterwards, the command has left.
 IN_A_WORLD_OF_ITS_OWN: Final = """
 set -eu
+python=$1 checkout=$2
+# A checkout may itself lie in a place for temporary files: it comes along.
+mount -t tmpfs tmpfs /mnt
+mkdir /mnt/checkout
+mount --rbind "$checkout" /mnt/checkout
 for place in /tmp /var/tmp /dev/shm; do mount -t tmpfs -o mode=1777 tmpfs "$place"; done
+mkdir -p "$checkout"
+mount --rbind /mnt/checkout "$checkout"
 mkdir /tmp/home /tmp/cwd
 export HOME=/tmp/home TMPDIR=/tmp
 cd /tmp/cwd
-python=$1
 "$python" -P -m mosaic_cli dev up --dir /tmp/given >&2
 "$python" -P -m mosaic_cli dev down --dir /tmp/given >&2
-find /tmp /var/tmp /dev/shm -mindepth 1 -path /tmp/given -prune -o -mindepth 1 -print
+find /tmp /var/tmp /dev/shm -mindepth 1 -path /tmp/given -prune -o -path "$checkout" -prune -o -mindepth 1 -print
 sed '1d; s/^/shared memory: /' /proc/sysvipc/shm
 """
 
@@ -130,14 +137,15 @@ def test_up_and_down_leave_no_process_and_write_nothing_outside_the_folder() -> 
     if subprocess.run([*NAMESPACES, "true"], capture_output=True, check=False).returncode != 0:
         pytest.skip("this machine allows no user namespaces")
     done = subprocess.run(
-        [*NAMESPACES, "/bin/sh", "-c", IN_A_WORLD_OF_ITS_OWN, "sh", sys.executable],
+        [*NAMESPACES, "/bin/sh", "-c", IN_A_WORLD_OF_ITS_OWN, "sh", sys.executable, str(ROOT)],
         capture_output=True,
         text=True,
         timeout=START_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert set(done.stdout.splitlines()) == {"/tmp/home", "/tmp/cwd"}
+    left = set(done.stdout.splitlines()) - {str(above) for above in ROOT.parents}
+    assert left == {"/tmp/home", "/tmp/cwd"}
     assert not processes_of(Path("/tmp/given")), told(processes_of(Path("/tmp/given")))
 
 
