@@ -1,18 +1,30 @@
 """Each image's environment holds its own locked requirements and its own wheels, as its Dockerfile installs them."""
 
 import os
+import signal
 import subprocess
 import sys
 import venv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from tests.support.gateway import Gateway
+from tests.support.postgres import Database
+
 ROOT: Final = Path(__file__).parents[2]
 MEMBERS: Final = (*sorted(ROOT.glob("services/*")), ROOT / "proto", ROOT / "libs/common", ROOT / "cli")
 PIP: Final = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 UNREACHABLE: Final = ("NewConnectionError", "NameResolutionError", "ConnectTimeoutError")
+
+PROCESSES: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
+    "ca-broker": {"ca-broker": ()},
+    "grants": {"grants": ()},
+    "enrollment": {"enrollment": ()},
+    "federation-edge": {"edge-inbound": ("--role", "inbound"), "edge-outbound": ("--role", "outbound")},
+}
 
 IMPORT_EVERYTHING: Final = """
 import importlib, pkgutil, sys
@@ -60,6 +72,40 @@ def test_starts_with_its_own_requirements_only(member: str, foreign: set[str], w
     assert not installed & foreign
     _run(python, "-I", "-c", IMPORT_EVERYTHING, package)
     assert "usage" in _run(python, "-I", "-m", package, "--help").lower()
+    for identity, arguments in PROCESSES.get(name, {}).items():
+        _serves(python, package, identity, arguments, tmp_path / "gateway")
+
+
+def _serves(python: Path, package: str, identity: str, arguments: tuple[str, ...], folder: Path) -> None:
+    """The process comes up with nothing around it, says so, and ends in order when it is told to."""
+    folder.mkdir(exist_ok=True)
+    # No server is behind these addresses: a service starts, and says what it lacks, before they are there.
+    database, valkey = Database("mosaic", "postgresql://postgres:none@127.0.0.1:1/mosaic"), Elsewhere()
+    gateway = Gateway("work", folder, database, valkey)
+    gateway.prepare()
+    environ = {"PATH": os.environ["PATH"], **gateway.environment(identity)}
+    command: list[str | Path] = [python, "-I", "-m", package, "serve", *arguments]
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        said: list[str] = []
+        try:
+            for line in process.stdout:
+                said.append(line)
+                if '"event":"started"' in line:
+                    break
+            else:
+                pytest.fail("".join(said))
+        finally:
+            process.send_signal(signal.SIGTERM)
+        rest, _ = process.communicate(timeout=30)
+        assert process.returncode == 0, "".join(said) + rest
+
+
+class Elsewhere:
+    """A Valkey that is not there."""
+
+    def url(self, user: str) -> str:
+        return f"redis://{user}:none@127.0.0.1:1/0"
 
 
 def _install_locked(*command: str | Path) -> None:

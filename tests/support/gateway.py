@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import grpc
@@ -31,7 +31,6 @@ from mosaic.enrollment.v1 import enrollment_pb2_grpc
 from mosaic.federation.v1 import federation_pb2_grpc, query_pb2_grpc
 from mosaic.grants.v1 import grants_pb2, grants_pb2_grpc
 from mosaic_ca_broker.adapters import embedded_ca_folder
-from mosaic_cli.dev.embedded import EmbeddedValkey
 from mosaic_cli.dev.ports import choose_free_ports
 from mosaic_common import pki
 from mosaic_common.auth import Role, TokenIssuer, operate_audience, query_audience
@@ -58,6 +57,12 @@ VALKEY_PASSWORDS = {user: f"{user}-of-this-test-run-only" for user in (ENROLLMEN
 TASKS_NOTES_MEMORY: Mapping[str, object] = {"resources": ["tasks", "notes", "memory"], "max_rows_per_query": 500}
 
 
+class Valkey(Protocol):
+    """What a gateway has to know of its Valkey."""
+
+    def url(self, user: str) -> str: ...
+
+
 @dataclass(slots=True)
 class Gateway:
     """One gateway, its services in this event loop.
@@ -71,7 +76,7 @@ class Gateway:
     name: str
     folder: Path
     database: Database
-    valkey: EmbeddedValkey
+    valkey: Valkey
     clock: Clock = field(default_factory=SystemClock)
     addresses: dict[tuple[str, str], str] = field(default_factory=dict)
     apps: dict[str, Application] = field(default_factory=dict)
