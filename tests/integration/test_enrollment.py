@@ -8,6 +8,7 @@ import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from mosaic.ca.v1 import certificate_authority_pb2, certificate_authority_pb2_grpc
 from mosaic.enrollment.v1 import enrollment_pb2
 from mosaic.grants.v1 import grants_pb2, ledger_pb2, ledger_pb2_grpc, types_pb2
 from mosaic_common.tokens import EnrollmentUrl
@@ -145,6 +146,73 @@ async def test_while_the_broker_is_down_no_token_is_claimed(work: Gateway, url: 
         await work.start("ca-broker")
     await _until_up(work, "ca-broker")
     assert (await work.enrollment.Enroll(redemption.request)).certificate_der
+
+
+async def test_an_attempt_that_was_given_up_cannot_complete_any_more(work: Gateway, url: EnrollmentUrl) -> None:
+    """Once the serial of a dead attempt is owed to the CA, its certificate, late as it comes, is never pinned."""
+    ledger = ledger_pb2_grpc.EnrollmentLedgerServiceStub(work.internal_channel("grants", caller="enrollment"))
+    broker = certificate_authority_pb2_grpc.CertificateAuthorityServiceStub(work.internal_channel("ca-broker", caller="enrollment"))
+    request = Redemption.of(url).request
+    claimed = await ledger.ClaimEnrollment(
+        ledger_pb2.ClaimEnrollmentRequest(
+            token_public_key=request.token_public_key,
+            csr_der=request.csr_der,
+            redemption_id=request.redemption_id,
+            proof=request.proof,
+            source_address="192.0.2.7",
+            signer_reachable=True,
+        )
+    )
+    issued = await broker.IssueCertificate(
+        certificate_authority_pb2.IssueCertificateRequest(csr_der=request.csr_der, warrant=claimed.attempt.warrant)
+    )
+    token_id = claimed.attempt.token_id
+    [(lease,)] = work.rows("SELECT lease_until FROM federation.federation_enrollment_tokens WHERE token_id = %s", token_id)
+    work.execute(
+        """UPDATE federation.federation_enrollment_tokens
+           SET created_at = now() - interval '901 s', expires_at = now() - interval '1 s', lease_until = now() - interval '1 s'
+           WHERE token_id = %s""",
+        token_id,
+    )
+    owed = """SELECT o.reason, t.grant_id::text FROM federation.federation_ca_outbox o
+              JOIN federation.federation_enrollment_tokens t ON t.serial = o.serial WHERE t.token_id = %s"""
+    async with asyncio.timeout(10):
+        while not work.rows(owed, token_id):
+            await asyncio.sleep(0.05)
+    # What was ordered, and until when, is told by the lease: it is put back, so that nothing but the debt refuses.
+    work.execute("UPDATE federation.federation_enrollment_tokens SET lease_until = %s WHERE token_id = %s", lease, token_id)
+    late = ledger_pb2.CompleteEnrollmentRequest(
+        token_id=token_id,
+        attempt=claimed.attempt.number,
+        certificate_der=issued.certificate_der,
+        chain_der=issued.chain_der,
+        source_address="192.0.2.7",
+    )
+    assert (await refusal(ledger.CompleteEnrollment(late))).reason == "ENROLLMENT_TOKEN_USED"
+    [(_, grant_id)] = work.rows(owed, token_id)
+    assert work.rows("SELECT status FROM federation.federation_grants WHERE id = %s", grant_id) == [("pending",)]
+    assert work.rows("SELECT count(*) FROM federation.federation_certificates WHERE grant_id = %s", grant_id) == [(0,)]
+
+
+async def test_a_newer_token_owes_what_the_older_one_may_have_had_signed(work: Gateway, url: EnrollmentUrl) -> None:
+    """Voiding a claimed token leaves a serial that nobody will record; it goes to the outbox with the same commit."""
+    ledger = ledger_pb2_grpc.EnrollmentLedgerServiceStub(work.internal_channel("grants", caller="enrollment"))
+    request = Redemption.of(url).request
+    claimed = await ledger.ClaimEnrollment(
+        ledger_pb2.ClaimEnrollmentRequest(
+            token_public_key=request.token_public_key,
+            csr_der=request.csr_der,
+            redemption_id=request.redemption_id,
+            proof=request.proof,
+            source_address="192.0.2.7",
+            signer_reachable=True,
+        )
+    )
+    [(grant_id, serial)] = work.rows(
+        "SELECT grant_id::text, serial FROM federation.federation_enrollment_tokens WHERE token_id = %s", claimed.attempt.token_id
+    )
+    await work.create_token(grant_id)
+    assert work.rows("SELECT reason FROM federation.federation_ca_outbox WHERE serial = %s", serial) == [("token replaced",)]
 
 
 async def test_renewal_has_its_row_and_not_yet_its_code(work: Gateway) -> None:

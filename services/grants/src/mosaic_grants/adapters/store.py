@@ -207,15 +207,14 @@ class Transaction:
     async def insert_token(self, draft: TokenDraft, token_id: bytes, *, actor: str) -> Token:
         """Register a token and void every older one of its grant; what their attempts may have had signed is owed to the CA."""
         await self._execute(
-            """INSERT INTO federation.federation_ca_outbox (serial, grant_id, reason)
-               SELECT serial, grant_id, 'token replaced' FROM federation.federation_enrollment_tokens
-               WHERE grant_id = :grant AND voided_at IS NULL AND fingerprint_sha256 IS NULL AND serial IS NOT NULL
+            """WITH voided AS (
+                   UPDATE federation.federation_enrollment_tokens SET voided_at = now()
+                   WHERE grant_id = :grant AND voided_at IS NULL AND fingerprint_sha256 IS NULL
+                   RETURNING serial, grant_id
+               )
+               INSERT INTO federation.federation_ca_outbox (serial, grant_id, reason)
+               SELECT serial, grant_id, 'token replaced' FROM voided WHERE serial IS NOT NULL
                ON CONFLICT (serial) DO NOTHING""",
-            grant=draft.grant.id,
-        )
-        await self._execute(
-            """UPDATE federation.federation_enrollment_tokens SET voided_at = now()
-               WHERE grant_id = :grant AND voided_at IS NULL AND fingerprint_sha256 IS NULL""",
             grant=draft.grant.id,
         )
         row = await self._first(
@@ -278,21 +277,25 @@ class Transaction:
 
     async def complete_token(self, token_id: bytes, attempt: int, fingerprint: bytes) -> bool:
         return await self._changed(
-            """UPDATE federation.federation_enrollment_tokens SET fingerprint_sha256 = :fingerprint
+            """UPDATE federation.federation_enrollment_tokens t SET fingerprint_sha256 = :fingerprint
                WHERE token_id = :id AND attempt = :attempt AND redemption_id IS NOT NULL AND fingerprint_sha256 IS NULL
-                 AND voided_at IS NULL""",
+                 AND voided_at IS NULL AND NOT EXISTS (SELECT FROM federation.federation_ca_outbox o WHERE o.serial = t.serial)""",
             id=token_id,
             attempt=attempt,
             fingerprint=fingerprint,
         )
 
     async def owe_unfinished(self) -> int:
-        """Owe the CA the serials of attempts that can no longer complete: their token has expired and their lease is over."""
+        """Owe the CA the serials of attempts whose token has expired and whose lease is over; from then on they cannot complete.
+
+        A token that is being completed at this moment is locked, and left to the next time.
+        """
         result = await self.connection.execute(
             text(
                 """INSERT INTO federation.federation_ca_outbox (serial, grant_id, reason)
                    SELECT serial, grant_id, 'attempt not completed' FROM federation.federation_enrollment_tokens
                    WHERE fingerprint_sha256 IS NULL AND serial IS NOT NULL AND lease_until <= now() AND expires_at <= now()
+                   FOR NO KEY UPDATE SKIP LOCKED
                    ON CONFLICT (serial) DO NOTHING"""
             )
         )
