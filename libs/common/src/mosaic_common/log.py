@@ -7,6 +7,7 @@ of today: PEM blocks, compact JWS and anything in bytes never reach the output.
 import re
 import sys
 from collections.abc import Mapping, MutableMapping
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -25,15 +26,19 @@ _SECRET_SHAPE: Final = re.compile(
     r"|(?<![\w-])[\w-]{43}(?![\w-])",
     re.DOTALL,
 )
+_SHORTEST_SECRET: Final = 43
+_MARKS: Final = ("-----BEGIN", "eyJ", "token=", "://")
 REDACTED: Final = "[redacted]"
 
 
 def redact(value: object, name: str = "") -> object:
     """Return the value as it may be logged under this name."""
-    if _SECRET_NAME.search(name) and name not in _PUBLIC_NAMES and value is not None and not isinstance(value, bool | int | float):
-        return REDACTED
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or isinstance(value, int | float):
         return value
+    if _is_secret(name):
+        return REDACTED
+    if isinstance(value, str):
+        return _shape(value)
     if isinstance(value, bytes | bytearray | memoryview):
         return f"[{len(value)} bytes]"
     if isinstance(value, Mapping):
@@ -44,7 +49,15 @@ def redact(value: object, name: str = "") -> object:
     return _shape(str(value))
 
 
+@lru_cache(maxsize=1024)
+def _is_secret(name: str) -> bool:
+    return _SECRET_NAME.search(name) is not None and name not in _PUBLIC_NAMES
+
+
 def _shape(text: str) -> str:
+    # Every call logs a line of short words: what is shorter than any secret and has none of their marks is not searched.
+    if len(text) < _SHORTEST_SECRET and not any(mark in text for mark in _MARKS):
+        return text
     return _SECRET_SHAPE.sub(REDACTED, text)
 
 
