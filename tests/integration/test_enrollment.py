@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 from uuid import UUID, uuid4
 
 import grpc
@@ -11,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from mosaic.ca.v1 import certificate_authority_pb2, certificate_authority_pb2_grpc
 from mosaic.enrollment.v1 import enrollment_pb2
 from mosaic.grants.v1 import grants_pb2, ledger_pb2, ledger_pb2_grpc, types_pb2
+from mosaic_common.auth import Role, query_audience
 from mosaic_common.tokens import EnrollmentUrl
 from mosaic_common.x509 import fingerprint_sha256
 
@@ -213,6 +215,49 @@ async def test_a_newer_token_owes_what_the_older_one_may_have_had_signed(work: G
     )
     await work.create_token(grant_id)
     assert work.rows("SELECT reason FROM federation.federation_ca_outbox WHERE serial = %s", serial) == [("token replaced",)]
+
+
+async def test_connections_are_released_to_the_role_query_only(work: Gateway) -> None:
+    """grants decides that itself: the edge that asks may be the one that was broken into."""
+    [(user_id,)] = work.rows("SELECT id FROM public.users WHERE email = %s", SUBJECT)
+    token = work.token(str(user_id), Role.READ, audience=query_audience("work"))
+    stub = ledger_pb2_grpc.PeerCredentialServiceStub(work.internal_channel("grants", caller="edge-outbound"))
+    refused = await refusal(stub.GetPeerCredential(ledger_pb2.GetPeerCredentialRequest(user_token=token)))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED")
+    last = work.audit("credential.released")[-1]
+    assert (last["outcome"], last["denied_reason"], last["result_count"]) == ("denied", "ROLE_REQUIRED", 0)
+
+
+async def test_a_lost_audit_chain_costs_one_refusal_and_not_the_service(work: Gateway) -> None:
+    """Closed, or behind after a failover: what grants wrote stays, the next deed opens another chain and is recorded."""
+    await work.peers.CreatePeer(grants_pb2.CreatePeerRequest(name="before"), metadata=work.operator_metadata())
+    work.execute("UPDATE federation.federation_audit_chains SET closed_at_us = 1 WHERE writer = 'grants'")
+    request = grants_pb2.CreatePeerRequest(name="meanwhile")
+    refused = await refusal(work.peers.CreatePeer(request, metadata=work.operator_metadata()))
+    assert refused.reason == "DEPENDENCY_UNAVAILABLE"
+    assert work.rows("SELECT count(*) FROM federation.federation_peers WHERE name = 'meanwhile'") == [(0,)]
+    await work.peers.CreatePeer(request, metadata=work.operator_metadata())
+    [(chain,)] = work.rows(
+        """SELECT c.chain_number FROM federation.federation_audit_log l JOIN federation.federation_audit_chains c USING (chain_id)
+           JOIN federation.federation_peers p ON p.id = l.peer_id WHERE p.name = 'meanwhile' AND l.event = 'peer.created'"""
+    )
+    assert work.rows("SELECT closed_at_us FROM federation.federation_audit_chains WHERE chain_number = %s", chain) == [(None,)]
+
+
+async def test_what_the_door_refuses_itself_is_recorded(work: Gateway) -> None:
+    """A message that is none never reaches the ledger; its refusal does, one row per source and second."""
+    enroll: Any = work.channel("enrollment", "public").unary_unary("/mosaic.enrollment.v1.EnrollmentService/Enroll")
+    refusals = [await refusal(enroll(b"\xff\xff")) for _ in range(3)]
+    assert {each.reason for each in refusals} == {"MESSAGE_MALFORMED"}
+
+    def told() -> int:
+        rows = [row for row in work.audit("enrollment.refused") if row["denied_reason"] == "MESSAGE_MALFORMED"]
+        assert all(row["source_address"] == "127.0.0.1" for row in rows)
+        return sum(row["repeated"] for row in rows)
+
+    async with asyncio.timeout(10):
+        while told() < len(refusals):
+            await asyncio.sleep(0.05)
 
 
 async def test_renewal_has_its_row_and_not_yet_its_code(work: Gateway) -> None:

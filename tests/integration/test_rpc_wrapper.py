@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
+from uuid import uuid4
 
 import grpc
 import pytest
@@ -23,13 +24,13 @@ from mosaic.enrollment.v1 import enrollment_pb2 as pb
 from mosaic_common import pki
 from mosaic_common.clock import SystemClock
 from mosaic_common.errors import ConfigurationError, Layer, NotFound, Reason, Unavailable
-from mosaic_common.identity import ENROLLMENT, GRANTS, dns_name
+from mosaic_common.identity import ENROLLMENT, GRANTS, PeerCertificate, dns_name
 from mosaic_common.rpc import call as wrapper
 from mosaic_common.rpc import health as health_module
 from mosaic_common.rpc.authenticate import anyone, services_of
-from mosaic_common.rpc.call import Call, Outcome
+from mosaic_common.rpc.call import Call, Outcome, Transport
 from mosaic_common.rpc.health import Health
-from mosaic_common.rpc.methods import ANYONE, Listener, Method, MethodTable, method_table, service_of
+from mosaic_common.rpc.methods import ANYONE, PEERS, Listener, Method, MethodTable, method_table, service_of
 from mosaic_common.rpc.server import GrpcListener, ServerTls
 
 from tests.support.floods import Attacker, Flood, Kind, Target
@@ -475,6 +476,64 @@ async def test_more_calls_than_the_process_can_hold_are_refused(bench: Bench, mo
         go_on.set()
         await running
     assert (refused.code, refused.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED")
+
+
+async def test_one_peer_cannot_hold_every_place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond its share a peer is told to come later, recorded as such, while another peer is answered."""
+    monkeypatch.setattr(wrapper, "MAX_ACTIVE_PER_PEER", 1)
+    now = datetime.now(UTC)
+    greedy, modest = (
+        PeerCertificate(bytes([number]) * 32, uuid4(), uuid4(), now - timedelta(days=1), now + timedelta(days=1))
+        for number in (1, 2)
+    )
+    who = {"greedy": greedy, "modest": modest}
+    peers = method_table(
+        *(
+            Method(SERVICE, name, Listener.PEER, callers=PEERS, audit="read", deadline=timedelta(seconds=5))
+            for name in ("Enroll", "Renew")
+        )
+    )
+    enroll, renew, recorder = EnrollServicer(), RenewServicer(), ScriptedRecorder()
+
+    def authenticate(call: Call, _transport: Transport) -> PeerCertificate:
+        return who[call.client_request_id]
+
+    listener = GrpcListener(Listener.PEER, LOOPBACK, _public_tls(folder), peers, authenticate, recorder).serve(enroll, renew)
+    await listener.start()
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def work(call: Call) -> None:
+        if call.caller is greedy:
+            started.set()
+            await go_on.wait()
+
+    enroll.act = work
+    leaf = pki.PkiDirectory(folder).identity(ENROLLMENT).path
+    credentials = grpc.ssl_channel_credentials((leaf / "service-root.pem").read_bytes())
+    try:
+        async with _channel(listener.port, credentials) as channel:
+            running = unary(channel, metadata=(("x-request-id", "greedy"),))
+            await started.wait()
+            refused = await refusal(unary(channel, metadata=(("x-request-id", "greedy"),)))
+            await unary(channel, metadata=(("x-request-id", "modest"),))
+            go_on.set()
+            await running
+            await unary(channel, metadata=(("x-request-id", "greedy"),))
+    finally:
+        await listener.stop(0)
+    assert (refused.code, refused.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED")
+    assert [outcome.error.layer if outcome.error else None for _, outcome in recorder.outcomes].count(Layer.RATE) == 1
+
+
+async def test_an_answer_that_cannot_be_sent_is_not_recorded_as_sent(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library would refuse to send it after the row said that it left: ours says no first, and the row says so."""
+    monkeypatch.setattr(wrapper, "MAX_ANSWER_BYTES", 2)
+    async with bench.channel() as channel:
+        refused = await refusal(unary(channel))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "ANSWER_TOO_LARGE")
+    ((_, outcome),) = bench.recorder.outcomes
+    assert outcome.error is not None
+    assert (outcome.error.reason, outcome.bytes_out) == (Reason.ANSWER_TOO_LARGE, 0)
 
 
 @pytest.mark.parametrize("trouble", ["fails", "hangs"])
