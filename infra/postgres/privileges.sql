@@ -43,19 +43,22 @@ GRANT EXECUTE ON FUNCTION federation.local_list_credentials(uuid, integer, bigin
 GRANT EXECUTE ON FUNCTION federation.local_list_api_keys(uuid, integer, bigint, uuid) TO mosaic_edge_outbound;
 GRANT EXECUTE ON FUNCTION federation.append_audit(bytea, bigint, bytea, json) TO mosaic_edge_outbound;
 
--- mosaic_grants: the ledger. Who a grant is for, and what it shows, is written once; nothing is deleted but what the CA has done.
+-- mosaic_grants: the ledger. Who a grant is for, and what it shows, is written once; what was active is kept, by triggers.
 GRANT USAGE ON SCHEMA federation TO mosaic_grants;
 GRANT EXECUTE ON FUNCTION federation.schema_version() TO mosaic_grants;
 GRANT EXECUTE ON FUNCTION federation.append_audit(bytea, bigint, bytea, json) TO mosaic_grants;
-GRANT SELECT, INSERT, UPDATE ON TABLE federation.federation_peers TO mosaic_grants;
-GRANT SELECT, INSERT, UPDATE ON TABLE federation.federation_peer_keys TO mosaic_grants;
-GRANT SELECT, INSERT ON TABLE federation.federation_grants TO mosaic_grants;
+GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE federation.federation_peers TO mosaic_grants;
+GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE federation.federation_peer_keys TO mosaic_grants;
+GRANT SELECT, INSERT, DELETE ON TABLE federation.federation_grants TO mosaic_grants;
 GRANT UPDATE (status, activated_at, expires_at, revoked_at, revoked_reason, rate_per_second, rate_burst) ON TABLE federation.federation_grants TO mosaic_grants;
 GRANT SELECT, INSERT ON TABLE federation.federation_certificates TO mosaic_grants;
 GRANT UPDATE (state, superseded_at, revoked_at) ON TABLE federation.federation_certificates TO mosaic_grants;
-GRANT SELECT, INSERT ON TABLE federation.federation_enrollment_tokens TO mosaic_grants;
-GRANT UPDATE (voided_at, redemption_id, csr_sha256, spki_sha256, attempt, serial, lease_until, fingerprint_sha256) ON TABLE federation.federation_enrollment_tokens TO mosaic_grants;
-GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE federation.federation_ca_outbox TO mosaic_grants;
+GRANT SELECT, INSERT, DELETE ON TABLE federation.federation_enrollment_tokens TO mosaic_grants;
+GRANT UPDATE (voided_at, redemption_id, csr_sha256, spki_sha256, attempt, serial, lease_until, unfinished_at, fingerprint_sha256) ON TABLE federation.federation_enrollment_tokens TO mosaic_grants;
+GRANT SELECT, INSERT, UPDATE ON TABLE federation.federation_ca_outbox TO mosaic_grants;
+GRANT SELECT, INSERT, UPDATE ON TABLE federation.federation_revocation_list TO mosaic_grants;
+GRANT SELECT, INSERT ON TABLE federation.federation_foreign_revocations TO mosaic_grants;
+GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE federation.federation_replicas TO mosaic_grants;
 GRANT SELECT ON TABLE federation.federation_audit_log TO mosaic_grants;
 GRANT SELECT, INSERT ON TABLE federation.federation_audit_chains TO mosaic_grants;
 GRANT UPDATE (closed_at_us) ON TABLE federation.federation_audit_chains TO mosaic_grants;

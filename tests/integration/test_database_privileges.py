@@ -263,9 +263,17 @@ def test_every_function_is_sealed(module_database: Database) -> None:
             SELECT p.proname, p.prosecdef, p.provolatile, pg_get_userbyid(p.proowner),
                 'search_path=pg_catalog, pg_temp' = ANY (p.proconfig),
                 EXISTS (SELECT FROM aclexplode(p.proacl) WHERE grantee = 0)
-            FROM pg_proc p WHERE p.pronamespace = 'federation'::regnamespace
+            FROM pg_proc p WHERE p.pronamespace = 'federation'::regnamespace AND p.prorettype <> 'trigger'::regtype
             """
         ).fetchall()
+        open_triggers = connection.execute(
+            """
+            SELECT p.proname FROM pg_proc p
+            WHERE p.pronamespace = 'federation'::regnamespace AND p.prorettype = 'trigger'::regtype
+                AND (p.prosecdef OR EXISTS (SELECT FROM aclexplode(p.proacl) WHERE grantee = 0))
+            """
+        ).fetchall()
+    assert open_triggers == []
     assert len(found) == len(render_functions())
     for name, definer, volatility, owner, search_path, public in found:
         writes = name == "append_audit"

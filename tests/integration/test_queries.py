@@ -592,7 +592,7 @@ async def test_an_ambiguous_name_is_nobodys(asking: Asking, home: Gateway, work:
         home.execute("UPDATE federation.federation_peers SET name = id::text WHERE local_user_id = %s", user)
         home.execute(
             "CREATE UNIQUE INDEX federation_peers_outbound_name"
-            " ON federation.federation_peers (local_user_id, name) WHERE direction = 'outbound'"
+            " ON federation.federation_peers (local_user_id, name) WHERE direction = 'outbound' AND state <> 'revoked'"
         )
 
 

@@ -62,7 +62,11 @@ class Rows:
         peer = uuid4()
         revoked_at = datetime.now(UTC) if state == "revoked" else None
         values = {"id": peer, "name": f"p{peer.hex}", "common_name": f"p{peer.hex}", "direction": "inbound", "state": state}
-        self.insert("federation.federation_peers", {**values, "created_by": "test", "revoked_at": revoked_at})
+        activated_at = datetime.now(UTC) if state in {"active", "suspended"} else None
+        self.insert(
+            "federation.federation_peers",
+            {**values, "created_by": "test", "revoked_at": revoked_at, "activated_at": activated_at},
+        )
         return peer
 
     def grant(self, subject: UUID, scope: Mapping[str, Any] = _EVERYTHING) -> WrittenGrant:

@@ -70,11 +70,13 @@ class Event(StrEnum):
     GRANT_APPROVED = "grant.approved"
     GRANT_REVOKED = "grant.revoked"
     GRANT_EXPIRED = "grant.expired"
+    GRANT_DELETED = "grant.deleted"
     TOKEN_CREATED = "token.created"  # noqa: S105 — an event, not a password
     PEER_CREATED = "peer.created"
     PEER_SUSPENDED = "peer.suspended"
     PEER_RESUMED = "peer.resumed"
     PEER_REVOKED = "peer.revoked"
+    PEER_DELETED = "peer.deleted"
     CONNECTION_PREPARED = "connection.prepared"
     CONNECTION_ACTIVATED = "connection.activated"
     ENROLLMENT_CLAIMED = "enrollment.claimed"
@@ -82,9 +84,13 @@ class Event(StrEnum):
     ENROLLMENT_RELEASED = "enrollment.released"
     ENROLLMENT_COMPLETED = "enrollment.completed"
     ENROLLMENT_REFUSED = "enrollment.refused"
+    ENROLLMENT_UNFINISHED = "enrollment.unfinished"
     CERTIFICATE_RENEWED = "certificate.renewed"
     CERTIFICATE_REVOKED = "certificate.revoked"
+    REVOCATION_NOT_ORDERED = "revocation.not_ordered"
     CREDENTIAL_RELEASED = "credential.released"
+    CONNECTION_REFUSED = "connection.refused"
+    KEYS_RESEALED = "keys.resealed"
     CALL_REFUSED = "call.refused"
 
 

@@ -16,7 +16,8 @@
     ├── CaError
     │   ├── CaRefused            it answered, and has not signed
     │   ├── CaUnreachable        nobody knows whether it signed
-    │   └── CaLied               it signed something else than was ordered
+    │   ├── CaLied               it signed something else than was ordered
+    │   └── RevocationListRefused its list is not one, not its own, or older than one seen before
     ├── Unavailable              a dependency or a deadline
     └── Unimplemented            has its row and its shape, not yet its code
 
@@ -132,6 +133,8 @@ class Reason(StrEnum):
     CALL_CANCELLED = "CALL_CANCELLED"
     NOT_IMPLEMENTED = "NOT_IMPLEMENTED"
     INTERNAL = "INTERNAL"
+    SEALING_KEY_NOT_READABLE = "SEALING_KEY_NOT_READABLE"
+    REVOCATION_LIST_REFUSED = "REVOCATION_LIST_REFUSED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +212,8 @@ STATUS: Final[Mapping[Reason, Status]] = {
     Reason.CALL_CANCELLED: Status(Code.CANCELLED, 499),
     Reason.NOT_IMPLEMENTED: Status(Code.UNIMPLEMENTED, 501),
     Reason.INTERNAL: Status(Code.INTERNAL, 500),
+    Reason.SEALING_KEY_NOT_READABLE: _400_STATE,
+    Reason.REVOCATION_LIST_REFUSED: Status(Code.DATA_LOSS, 502),
 }
 
 
@@ -331,6 +336,10 @@ class CaLied(CaError):
     """The authority signed something else than was ordered."""
 
 
+class RevocationListRefused(CaError):
+    """The authority's revocation list cannot be believed."""
+
+
 class Unavailable(MosaicError):
     """A dependency, or the time left, does not allow an answer."""
 
@@ -394,6 +403,7 @@ CLASSES: Final[Mapping[Reason, type[MosaicError]]] = {
         CaRefused: (Reason.CA_REFUSED,),
         CaUnreachable: (Reason.CA_UNREACHABLE,),
         CaLied: (Reason.CA_LIED,),
+        RevocationListRefused: (Reason.REVOCATION_LIST_REFUSED,),
         Unavailable: (Reason.DEPENDENCY_UNAVAILABLE, Reason.DEADLINE_EXCEEDED, Reason.MESSAGE_LATE),
         Unimplemented: (Reason.NOT_IMPLEMENTED,),
     }.items()

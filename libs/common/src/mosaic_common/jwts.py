@@ -4,7 +4,9 @@ Algorithm, type, issuer and audience are the verifier's, never the token's (RFC 
 here and not by PyJWT, which knows only the machine's clock.
 """
 
-from collections.abc import Mapping, Set
+import json
+import re
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
@@ -12,12 +14,15 @@ from typing import Any, Final, Literal
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from jwt.utils import base64url_decode
 
 Algorithm = Literal["ES256", "EdDSA"]
 
 LEEWAY: Final = timedelta(seconds=30)
 MAX_JWT_CHARACTERS: Final = 8192
 
+# PyJWT takes padding too; RFC 7515 §2 has none, and one token has one spelling.
+_COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+){2}")
 _REGISTERED_CLAIMS: Final = frozenset({"iss", "aud", "sub", "jti", "iat", "exp"})
 _LAST_SECOND: Final = int(datetime(9999, 1, 1, tzinfo=UTC).timestamp())
 
@@ -64,7 +69,7 @@ def verify_jwt(
         JwtExpired: ``exp`` is more than LEEWAY ago.
         JwtRefused: anything else.
     """
-    if len(unverified) > MAX_JWT_CHARACTERS or not unverified.isascii():
+    if len(unverified) > MAX_JWT_CHARACTERS or not _COMPACT.fullmatch(unverified):
         raise JwtRefused("The token is not a compact JWS of at most 8192 characters.")
     try:
         decoded: dict[str, Any] = jwt.decode_complete(
@@ -89,6 +94,10 @@ def verify_jwt(
         )
     except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
         raise JwtRefused("The token's signature, issuer, audience or form does not hold.") from None
+    _verify_one_reading(unverified)
+    # A condition that the signer calls critical and that we do not know (RFC 7515 §4.1.11); PyJWT knows one.
+    if "crit" in decoded["header"]:
+        raise JwtRefused("The token has a critical header that is not known here.")
     if decoded["header"].get("typ") != typ:
         raise JwtRefused(f"The token is not of the type {typ}.")
     claims: dict[str, object] = decoded["payload"]
@@ -127,6 +136,22 @@ def parse_seconds(claims: Mapping[str, object], name: str) -> datetime:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _LAST_SECOND:
         raise JwtRefused(f"The claim {name} is not a time in whole seconds.")
     return datetime.fromtimestamp(value, UTC)
+
+
+def _verify_one_reading(unverified: str) -> None:
+    """Return if header and claims are UTF-8 JSON without a name given twice: two parsers could read two different tokens."""
+    try:
+        for part in unverified.split(".")[:2]:
+            json.loads(base64url_decode(part).decode(), object_pairs_hook=_each_once)
+    except (ValueError, RecursionError):
+        raise JwtRefused("The token's header or claims can be read in more than one way.") from None
+
+
+def _each_once(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a name is given twice")
+    return members
 
 
 def _verify_time(token: VerifiedJwt, now: datetime) -> None:

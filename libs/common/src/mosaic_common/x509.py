@@ -172,11 +172,11 @@ def verify_issued(unverified_chain: Sequence[bytes], ordered: Ordered, *, root_p
         CaLied: every deviation in one sentence, with a remedy.
         ConfigurationError: the root itself cannot be used.
     """
-    root = _load_root(root_pem)
-    leaf, intermediates = _parse_chain(unverified_chain)
+    root = load_root(root_pem)
+    leaf, intermediates = parse_chain(unverified_chain)
     deviations = [*_key_and_name_deviations(leaf, ordered), *_order_deviations(leaf, ordered, now)]
     _raise_if_any([*deviations, *_profile_deviations(leaf, ordered)])
-    links = _verify_links_to_root(leaf, [each for each in intermediates if each != root], root, now)
+    links = verify_links_to_root(leaf, [each for each in intermediates if each != root], root, now)
     return _issued(leaf, links, ordered)
 
 
@@ -191,7 +191,7 @@ def verify_received(unverified_chain: Sequence[bytes], expected: Expected, *, no
     Raises:
         CaLied: every deviation in one sentence, with a remedy.
     """
-    leaf, issuers = _parse_chain(unverified_chain)
+    leaf, issuers = parse_chain(unverified_chain)
     _raise_if_any(
         [*_key_and_name_deviations(leaf, expected), *_validity_deviations(leaf, now), *_profile_deviations(leaf, expected)]
     )
@@ -245,7 +245,8 @@ def _csr_refused(reason: Reason, message: str) -> CsrRefused:
     return CsrRefused(reason, message, layer=Layer.CSR)
 
 
-def _load_root(root_pem: bytes) -> x509.Certificate:
+def load_root(root_pem: bytes) -> x509.Certificate:
+    """The configured root; raises ConfigurationError unless it is exactly one certificate in PEM."""
     try:
         (root,) = x509.load_pem_x509_certificates(root_pem)
     except UNPARSABLE:
@@ -253,7 +254,8 @@ def _load_root(root_pem: bytes) -> x509.Certificate:
     return root
 
 
-def _parse_chain(unverified_chain: Sequence[bytes]) -> tuple[x509.Certificate, list[x509.Certificate]]:
+def parse_chain(unverified_chain: Sequence[bytes]) -> tuple[x509.Certificate, list[x509.Certificate]]:
+    """The first certificate and the others; raises CaLied unless they are one to four in DER, each of at most 4 KiB."""
     if not 1 <= len(unverified_chain) <= MAX_CHAIN_LENGTH or max(map(len, unverified_chain)) > MAX_CERTIFICATE_BYTES:
         raise _lied(["its answer is not one to four certificates of at most 4 KiB"])
     try:
@@ -337,10 +339,15 @@ def _extension_value_deviations(extensions: x509.Extensions) -> Iterator[str]:
                 pass
 
 
-def _verify_links_to_root(
+def verify_links_to_root(
     leaf: x509.Certificate, intermediates: list[x509.Certificate], root: x509.Certificate, now: datetime
 ) -> list[x509.Certificate]:
-    # The leaf's own dates were checked with leeway above; a slightly fast CA clock must not fail the path.
+    """Return the intermediates between leaf and root, nearest first. When the leaf begins to be valid is the caller's to check.
+
+    Raises:
+        CaLied: no path, or one that its key identifiers do not describe.
+    """
+    # The caller checks when the leaf begins, with leeway; a slightly fast CA clock must not fail the path.
     at = max(now, leaf.not_valid_before_utc)
     # Our profile is stricter than the web's for the leaf and has no SAN, so the library judges only the authorities here.
     verifier = (

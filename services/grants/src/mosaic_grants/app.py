@@ -21,18 +21,22 @@ from mosaic_common.sealing import SealingKeys
 from mosaic_common.warrants import WarrantSigner
 
 from mosaic_grants.adapters.audit_log import AuditLog
+from mosaic_grants.adapters.ca_broker import Broker
 from mosaic_grants.adapters.housekeeping import Housekeeping
-from mosaic_grants.adapters.store import PostgresLedger, engine
-from mosaic_grants.api.operators import GrantServicer, PeerServicer, UserServicer
+from mosaic_grants.adapters.ledger.database import PostgresLedger, engine
+from mosaic_grants.api.audit_chains import AuditChainServicer
+from mosaic_grants.api.credentials import PeerCredentialServicer
+from mosaic_grants.api.enrollment_ledger import EnrollmentLedgerServicer
+from mosaic_grants.api.grants import GrantServicer
+from mosaic_grants.api.peers import PeerServicer
 from mosaic_grants.api.recorder import RefusalRecorder
-from mosaic_grants.api.services import (
-    AuditChainServicer,
-    EnrollmentLedgerServicer,
-    GrantResolverServicer,
-    PeerCredentialServicer,
-)
+from mosaic_grants.api.resolver import GrantResolverServicer
+from mosaic_grants.api.seals import SealServicer
+from mosaic_grants.api.users import UserServicer
 from mosaic_grants.config import Config
 from mosaic_grants.domain.enrollment import Enrollments
+from mosaic_grants.domain.revocations import Revocations
+from mosaic_grants.domain.sweeps import Sweeps
 from mosaic_grants.methods import METHODS
 
 
@@ -61,6 +65,9 @@ def build(config: Config, clock: Clock) -> Application:
         str(config.mosaic_ca_broker_address), identity=CA_BROKER, gateway=gateway, tls=ClientTls.of_service(pki)
     )
     health = Health({"postgres": ledger.ping, CA_BROKER: ping_of(broker)})
+    housekeeping = Housekeeping(
+        ledger, Sweeps(ledger, clock), Revocations(ledger, Broker(broker), clock, federation_root=federation_root)
+    )
     enrollment_host, enrollment_port = config.enrollment_host_port
 
     operator = GrpcListener(
@@ -74,6 +81,7 @@ def build(config: Config, clock: Clock) -> Application:
     ).serve(
         GrantServicer(ledger, clock, gateway=gateway, enrollment_host=enrollment_host, enrollment_port=enrollment_port, pin=pin),
         PeerServicer(ledger, keys, clock),
+        SealServicer(),
         UserServicer(ledger),
     )
     internal = GrpcListener(
@@ -96,7 +104,7 @@ def build(config: Config, clock: Clock) -> Application:
     return Application(
         [operator, internal],
         health,
-        background=[Housekeeping(ledger).run, recorder.run],
+        background=[housekeeping.run, recorder.run],
         closing=[recorder.write_counted, broker.close, ledger.close],
     )
 

@@ -14,6 +14,7 @@ from mosaic_common.rpc.methods import Listener, Method, MethodTable, method_tabl
 
 _GRANTS: Final = service_of(grants_pb2, "GrantService")
 _PEERS: Final = service_of(grants_pb2, "PeerService")
+_SEALS: Final = service_of(grants_pb2, "SealService")
 _USERS: Final = service_of(grants_pb2, "UserService")
 _LEDGER: Final = service_of(ledger_pb2, "EnrollmentLedgerService")
 _RESOLVER: Final = service_of(ledger_pb2, "GrantResolverService")
@@ -33,6 +34,7 @@ METHODS: Final[MethodTable] = method_table(
     Method(_GRANTS, "GetGrant", Listener.OPERATOR, callers=_READ, audit=Event.CALL_REFUSED),
     Method(_GRANTS, "CreateEnrollmentToken", Listener.OPERATOR, callers=_ADMIN, audit=Event.TOKEN_CREATED),
     Method(_GRANTS, "RevokeGrant", Listener.OPERATOR, callers=_ADMIN, audit=Event.GRANT_REVOKED),
+    Method(_GRANTS, "DeleteGrant", Listener.OPERATOR, callers=_ADMIN, audit=Event.GRANT_DELETED),
     Method(_PEERS, "CreatePeer", Listener.OPERATOR, callers=_ADMIN, audit=Event.PEER_CREATED),
     Method(_PEERS, "ListPeers", Listener.OPERATOR, callers=_READ, audit=Event.CALL_REFUSED),
     Method(_PEERS, "GetPeer", Listener.OPERATOR, callers=_READ, audit=Event.CALL_REFUSED),
@@ -41,14 +43,19 @@ METHODS: Final[MethodTable] = method_table(
     Method(_PEERS, "SuspendPeer", Listener.OPERATOR, callers=_ADMIN, audit=Event.PEER_SUSPENDED),
     Method(_PEERS, "ResumePeer", Listener.OPERATOR, callers=_ADMIN, audit=Event.PEER_RESUMED),
     Method(_PEERS, "RevokePeer", Listener.OPERATOR, callers=_ADMIN, audit=Event.PEER_REVOKED),
+    Method(_PEERS, "DeletePeer", Listener.OPERATOR, callers=_ADMIN, audit=Event.PEER_DELETED),
+    Method(_SEALS, "GetSealStatus", Listener.OPERATOR, callers=_READ, audit=Event.CALL_REFUSED),
+    Method(_SEALS, "Reseal", Listener.OPERATOR, callers=_ADMIN, audit=Event.KEYS_RESEALED),
     Method(_USERS, "FindUser", Listener.OPERATOR, callers=_READ, audit=Event.CALL_REFUSED),
     Method(_LEDGER, "ClaimEnrollment", Listener.INTERNAL, callers=_ENROLLMENT, audit=Event.ENROLLMENT_REFUSED),
     Method(_LEDGER, "ReleaseEnrollment", Listener.INTERNAL, callers=_ENROLLMENT, audit=Event.ENROLLMENT_REFUSED),
     Method(_LEDGER, "CompleteEnrollment", Listener.INTERNAL, callers=_ENROLLMENT, audit=Event.ENROLLMENT_REFUSED),
     Method(_LEDGER, "RecordRefusal", Listener.INTERNAL, callers=_ENROLLMENT, audit=Event.ENROLLMENT_REFUSED),
+    Method(_LEDGER, "ListKnownTokens", Listener.INTERNAL, callers=_ENROLLMENT, audit=Event.CALL_REFUSED),
     Method(_LEDGER, "ClaimRenewal", Listener.INTERNAL, callers=_ENROLLMENT, audit=Event.ENROLLMENT_REFUSED),
     Method(_LEDGER, "CompleteRenewal", Listener.INTERNAL, callers=_ENROLLMENT, audit=Event.ENROLLMENT_REFUSED),
     Method(_RESOLVER, "ResolveGrant", Listener.INTERNAL, callers=_INBOUND, audit=Event.CALL_REFUSED),
     Method(_CREDENTIALS, "GetPeerCredential", Listener.INTERNAL, callers=_OUTBOUND, audit=Event.CREDENTIAL_RELEASED),
+    Method(_CREDENTIALS, "ReportConnection", Listener.INTERNAL, callers=_OUTBOUND, audit=Event.CALL_REFUSED),
     Method(_CHAINS, "OpenChain", Listener.INTERNAL, callers=_EDGES, audit=Event.CALL_REFUSED),
 )

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(mosaic/ca/v1/certificate_authority.proto\x12\x0cmosaic.ca.v1\";\n\x17IssueCertificateRequest\x12\x0f\n\x07\x63sr_der\x18\x01 \x01(\x0c\x12\x0f\n\x07warrant\x18\x02 \x01(\t\"F\n\x18IssueCertificateResponse\x12\x17\n\x0f\x63\x65rtificate_der\x18\x01 \x01(\x0c\x12\x11\n\tchain_der\x18\x02 \x03(\x0c\":\n\x18RevokeCertificateRequest\x12\x0e\n\x06serial\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x1b\n\x19RevokeCertificateResponse\"\x1a\n\x18GetRevocationListRequest\",\n\x19GetRevocationListResponse\x12\x0f\n\x07\x63rl_der\x18\x01 \x01(\x0c\x32\xcc\x02\n\x1b\x43\x65rtificateAuthorityService\x12\x61\n\x10IssueCertificate\x12%.mosaic.ca.v1.IssueCertificateRequest\x1a&.mosaic.ca.v1.IssueCertificateResponse\x12\x64\n\x11RevokeCertificate\x12&.mosaic.ca.v1.RevokeCertificateRequest\x1a\'.mosaic.ca.v1.RevokeCertificateResponse\x12\x64\n\x11GetRevocationList\x12&.mosaic.ca.v1.GetRevocationListRequest\x1a\'.mosaic.ca.v1.GetRevocationListResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(mosaic/ca/v1/certificate_authority.proto\x12\x0cmosaic.ca.v1\";\n\x17IssueCertificateRequest\x12\x0f\n\x07\x63sr_der\x18\x01 \x01(\x0c\x12\x0f\n\x07warrant\x18\x02 \x01(\t\"F\n\x18IssueCertificateResponse\x12\x17\n\x0f\x63\x65rtificate_der\x18\x01 \x01(\x0c\x12\x11\n\tchain_der\x18\x02 \x03(\x0c\":\n\x18RevokeCertificateRequest\x12\x0e\n\x06serial\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x1b\n\x19RevokeCertificateResponse\"\x1a\n\x18GetRevocationListRequest\"?\n\x19GetRevocationListResponse\x12\x0f\n\x07\x63rl_der\x18\x01 \x01(\x0c\x12\x11\n\tchain_der\x18\x02 \x03(\x0c\x32\xcc\x02\n\x1b\x43\x65rtificateAuthorityService\x12\x61\n\x10IssueCertificate\x12%.mosaic.ca.v1.IssueCertificateRequest\x1a&.mosaic.ca.v1.IssueCertificateResponse\x12\x64\n\x11RevokeCertificate\x12&.mosaic.ca.v1.RevokeCertificateRequest\x1a\'.mosaic.ca.v1.RevokeCertificateResponse\x12\x64\n\x11GetRevocationList\x12&.mosaic.ca.v1.GetRevocationListRequest\x1a\'.mosaic.ca.v1.GetRevocationListResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,7 +42,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETREVOCATIONLISTREQUEST']._serialized_start=280
   _globals['_GETREVOCATIONLISTREQUEST']._serialized_end=306
   _globals['_GETREVOCATIONLISTRESPONSE']._serialized_start=308
-  _globals['_GETREVOCATIONLISTRESPONSE']._serialized_end=352
-  _globals['_CERTIFICATEAUTHORITYSERVICE']._serialized_start=355
-  _globals['_CERTIFICATEAUTHORITYSERVICE']._serialized_end=687
+  _globals['_GETREVOCATIONLISTRESPONSE']._serialized_end=371
+  _globals['_CERTIFICATEAUTHORITYSERVICE']._serialized_start=374
+  _globals['_CERTIFICATEAUTHORITYSERVICE']._serialized_end=706
 # @@protoc_insertion_point(module_scope)

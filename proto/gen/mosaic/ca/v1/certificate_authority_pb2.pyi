@@ -125,16 +125,22 @@ class GetRevocationListResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CRL_DER_FIELD_NUMBER: _builtins.int
+    CHAIN_DER_FIELD_NUMBER: _builtins.int
     crl_der: _builtins.bytes
-    """RFC 5280 CertificateList."""
+    """RFC 5280 CertificateList, as the authority publishes it: whoever asks verifies it."""
+    @_builtins.property
+    def chain_der(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Intermediates by which its signature leads to the federation root, signer first."""
+
     def __init__(
         self,
         *,
         crl_der: _builtins.bytes = ...,
+        chain_der: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["crl_der", b"crl_der"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_der", b"chain_der", "crl_der", b"crl_der"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -80,6 +80,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_ANSWER_TOO_LARGE: _Reason.ValueType  # 55
     REASON_CALL_CANCELLED: _Reason.ValueType  # 56
     REASON_INTERNAL: _Reason.ValueType  # 57
+    REASON_SEALING_KEY_NOT_READABLE: _Reason.ValueType  # 58
+    REASON_REVOCATION_LIST_REFUSED: _Reason.ValueType  # 59
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call was refused. google.rpc.ErrorInfo.reason holds the name without its prefix, ErrorInfo.domain is
@@ -144,6 +146,8 @@ REASON_NOT_IMPLEMENTED: Reason.ValueType  # 54
 REASON_ANSWER_TOO_LARGE: Reason.ValueType  # 55
 REASON_CALL_CANCELLED: Reason.ValueType  # 56
 REASON_INTERNAL: Reason.ValueType  # 57
+REASON_SEALING_KEY_NOT_READABLE: Reason.ValueType  # 58
+REASON_REVOCATION_LIST_REFUSED: Reason.ValueType  # 59
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 class _Layer:

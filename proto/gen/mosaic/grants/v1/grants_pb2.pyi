@@ -84,12 +84,15 @@ class ListGrantsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     PEER_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """0 means 50, over 500 means 500."""
     page_token: _builtins.str
     peer: _builtins.str
     """Id or name."""
     status: _types_pb2.GrantStatus.ValueType
+    user: _builtins.str
+    """UUID or email of the subject user."""
     def __init__(
         self,
         *,
@@ -97,10 +100,11 @@ class ListGrantsRequest(_message.Message):
         page_token: _builtins.str = ...,
         peer: _builtins.str = ...,
         status: _types_pb2.GrantStatus.ValueType = ...,
+        user: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "peer", b"peer", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "peer", b"peer", "status", b"status", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -231,6 +235,7 @@ class RevokeGrantRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     reason: _builtins.str
+    """At most 200 printable characters."""
     def __init__(
         self,
         *,
@@ -264,6 +269,40 @@ class RevokeGrantResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RevokeGrantResponse: _TypeAlias = RevokeGrantResponse  # noqa: Y015
+
+@_typing.final
+class DeleteGrantRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteGrantRequest: _TypeAlias = DeleteGrantRequest  # noqa: Y015
+
+@_typing.final
+class DeleteGrantResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteGrantResponse: _TypeAlias = DeleteGrantResponse  # noqa: Y015
 
 @_typing.final
 class CreatePeerRequest(_message.Message):
@@ -316,10 +355,13 @@ class ListPeersRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DIRECTION_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     page_token: _builtins.str
     direction: _types_pb2.PeerDirection.ValueType
     state: _types_pb2.PeerState.ValueType
+    user: _builtins.str
+    """UUID or email of a local user: only this user's connections."""
     def __init__(
         self,
         *,
@@ -327,10 +369,11 @@ class ListPeersRequest(_message.Message):
         page_token: _builtins.str = ...,
         direction: _types_pb2.PeerDirection.ValueType = ...,
         state: _types_pb2.PeerState.ValueType = ...,
+        user: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["direction", b"direction", "page_size", b"page_size", "page_token", b"page_token", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["direction", b"direction", "page_size", b"page_size", "page_token", b"page_token", "state", b"state", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -408,6 +451,8 @@ class PrepareConnectionRequest(_message.Message):
     REMOTE_GATEWAY_FIELD_NUMBER: _builtins.int
     COMMON_NAME_FIELD_NUMBER: _builtins.int
     ENROLLMENT_ADDRESS_FIELD_NUMBER: _builtins.int
+    TOKEN_ID_FIELD_NUMBER: _builtins.int
+    REENROLL_FIELD_NUMBER: _builtins.int
     user: _builtins.str
     """UUID or email of the local user whose connection this will be."""
     name: _builtins.str
@@ -417,6 +462,10 @@ class PrepareConnectionRequest(_message.Message):
     common_name: _builtins.str
     enrollment_address: _builtins.str
     """https://host:port of the other gateway's enrollment."""
+    token_id: _builtins.bytes
+    """SHA-256 of the token's public key: a rerun with the same token continues, whatever was done of it."""
+    reenroll: _builtins.bool
+    """A new key for the active connection of this name, whose old one is lost."""
     def __init__(
         self,
         *,
@@ -425,10 +474,12 @@ class PrepareConnectionRequest(_message.Message):
         remote_gateway: _builtins.str = ...,
         common_name: _builtins.str = ...,
         enrollment_address: _builtins.str = ...,
+        token_id: _builtins.bytes = ...,
+        reenroll: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["common_name", b"common_name", "enrollment_address", b"enrollment_address", "name", b"name", "remote_gateway", b"remote_gateway", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["common_name", b"common_name", "enrollment_address", b"enrollment_address", "name", b"name", "reenroll", b"reenroll", "remote_gateway", b"remote_gateway", "token_id", b"token_id", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -441,9 +492,12 @@ class PrepareConnectionResponse(_message.Message):
     PEER_FIELD_NUMBER: _builtins.int
     CSR_DER_FIELD_NUMBER: _builtins.int
     REDEMPTION_ID_FIELD_NUMBER: _builtins.int
+    ALREADY_ACTIVE_FIELD_NUMBER: _builtins.int
     csr_der: _builtins.bytes
     """PKCS#10 by a fresh P-256 key that stays sealed here."""
     redemption_id: _builtins.str
+    already_active: _builtins.bool
+    """This token's certificate was received and activated before: nothing is left to do."""
     @_builtins.property
     def peer(self) -> _types_pb2.Peer: ...
     def __init__(
@@ -452,10 +506,11 @@ class PrepareConnectionResponse(_message.Message):
         peer: _types_pb2.Peer | None = ...,
         csr_der: _builtins.bytes = ...,
         redemption_id: _builtins.str = ...,
+        already_active: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["peer", b"peer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["csr_der", b"csr_der", "peer", b"peer", "redemption_id", b"redemption_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["already_active", b"already_active", "csr_der", b"csr_der", "peer", b"peer", "redemption_id", b"redemption_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -613,6 +668,7 @@ class RevokePeerRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     peer: _builtins.str
     reason: _builtins.str
+    """At most 200 printable characters."""
     def __init__(
         self,
         *,
@@ -632,20 +688,58 @@ class RevokePeerResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PEER_FIELD_NUMBER: _builtins.int
+    GRANTS_REVOKED_FIELD_NUMBER: _builtins.int
+    grants_revoked: _builtins.int
+    """Inbound: the peer's grants that ended with it."""
     @_builtins.property
     def peer(self) -> _types_pb2.Peer: ...
     def __init__(
         self,
         *,
         peer: _types_pb2.Peer | None = ...,
+        grants_revoked: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["peer", b"peer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grants_revoked", b"grants_revoked", "peer", b"peer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokePeerResponse: _TypeAlias = RevokePeerResponse  # noqa: Y015
+
+@_typing.final
+class DeletePeerRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PEER_FIELD_NUMBER: _builtins.int
+    peer: _builtins.str
+    def __init__(
+        self,
+        *,
+        peer: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["peer", b"peer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RevokePeerResponse: _TypeAlias = RevokePeerResponse  # noqa: Y015
+Global___DeletePeerRequest: _TypeAlias = DeletePeerRequest  # noqa: Y015
+
+@_typing.final
+class DeletePeerResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeletePeerResponse: _TypeAlias = DeletePeerResponse  # noqa: Y015
 
 @_typing.final
 class FindUserRequest(_message.Message):
@@ -691,3 +785,167 @@ class FindUserResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FindUserResponse: _TypeAlias = FindUserResponse  # noqa: Y015
+
+@_typing.final
+class GetSealStatusRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSealStatusRequest: _TypeAlias = GetSealStatusRequest  # noqa: Y015
+
+@_typing.final
+class SealingKey(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """Derived from the secret; tells nothing about it."""
+    rows: _builtins.int
+    """Rows that are sealed under it."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        rows: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SealingKey: _TypeAlias = SealingKey  # noqa: Y015
+
+@_typing.final
+class Replica(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    STARTED_AT_US_FIELD_NUMBER: _builtins.int
+    SEEN_AT_US_FIELD_NUMBER: _builtins.int
+    CURRENT_KEY_ID_FIELD_NUMBER: _builtins.int
+    READABLE_KEY_IDS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    started_at_us: _builtins.int
+    seen_at_us: _builtins.int
+    current_key_id: _builtins.str
+    @_builtins.property
+    def readable_key_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        started_at_us: _builtins.int = ...,
+        seen_at_us: _builtins.int = ...,
+        current_key_id: _builtins.str = ...,
+        readable_key_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["current_key_id", b"current_key_id", "id", b"id", "readable_key_ids", b"readable_key_ids", "seen_at_us", b"seen_at_us", "started_at_us", b"started_at_us"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Replica: _TypeAlias = Replica  # noqa: Y015
+
+@_typing.final
+class GetSealStatusResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CURRENT_KEY_ID_FIELD_NUMBER: _builtins.int
+    READABLE_KEY_IDS_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    ROWS_TO_RESEAL_FIELD_NUMBER: _builtins.int
+    current_key_id: _builtins.str
+    rows_to_reseal: _builtins.int
+    """Rows that are not sealed under the current key."""
+    @_builtins.property
+    def readable_key_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the replica that answered can open: the secrets to come and past, beside the current one."""
+
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___SealingKey]:
+        """Every key that a row is sealed under."""
+
+    @_builtins.property
+    def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___Replica]:
+        """Replicas of grants that were seen in the last 30 seconds."""
+
+    def __init__(
+        self,
+        *,
+        current_key_id: _builtins.str = ...,
+        readable_key_ids: _abc.Iterable[_builtins.str] | None = ...,
+        keys: _abc.Iterable[Global___SealingKey] | None = ...,
+        replicas: _abc.Iterable[Global___Replica] | None = ...,
+        rows_to_reseal: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["current_key_id", b"current_key_id", "keys", b"keys", "readable_key_ids", b"readable_key_ids", "replicas", b"replicas", "rows_to_reseal", b"rows_to_reseal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSealStatusResponse: _TypeAlias = GetSealStatusResponse  # noqa: Y015
+
+@_typing.final
+class ResealRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """The key that every row should be under; it has to be the current one of every replica. As GetSealStatus named it."""
+    batch_size: _builtins.int
+    """0 means 100, at most 1,000."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        batch_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "key_id", b"key_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResealRequest: _TypeAlias = ResealRequest  # noqa: Y015
+
+@_typing.final
+class ResealResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESEALED_FIELD_NUMBER: _builtins.int
+    REMAINING_FIELD_NUMBER: _builtins.int
+    BROKEN_ROW_IDS_FIELD_NUMBER: _builtins.int
+    resealed: _builtins.int
+    remaining: _builtins.int
+    @_builtins.property
+    def broken_row_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Rows that open under no secret that this replica has; they are left as they are."""
+
+    def __init__(
+        self,
+        *,
+        resealed: _builtins.int = ...,
+        remaining: _builtins.int = ...,
+        broken_row_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broken_row_ids", b"broken_row_ids", "remaining", b"remaining", "resealed", b"resealed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResealResponse: _TypeAlias = ResealResponse  # noqa: Y015

@@ -60,6 +60,11 @@ class GrantServiceStub:
                 request_serializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.RevokeGrantRequest.SerializeToString,
                 response_deserializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.RevokeGrantResponse.FromString,
                 _registered_method=True)
+        self.DeleteGrant = channel.unary_unary(
+                '/mosaic.grants.v1.GrantService/DeleteGrant',
+                request_serializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.DeleteGrantRequest.SerializeToString,
+                response_deserializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.DeleteGrantResponse.FromString,
+                _registered_method=True)
 
 
 class GrantServiceServicer:
@@ -95,7 +100,14 @@ class GrantServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RevokeGrant(self, request, context):
-        """Ends a grant. Callers: operators with the role admin.
+        """Ends a grant and its certificates; a grant that is revoked already stays as it is. Callers: operators with the role admin.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteGrant(self, request, context):
+        """Forgets a grant that never became active. Callers: operators with the role admin.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -128,6 +140,11 @@ def add_GrantServiceServicer_to_server(servicer, server):
                     servicer.RevokeGrant,
                     request_deserializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.RevokeGrantRequest.FromString,
                     response_serializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.RevokeGrantResponse.SerializeToString,
+            ),
+            'DeleteGrant': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteGrant,
+                    request_deserializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.DeleteGrantRequest.FromString,
+                    response_serializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.DeleteGrantResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -276,6 +293,33 @@ class GrantService:
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def DeleteGrant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mosaic.grants.v1.GrantService/DeleteGrant',
+            mosaic_dot_grants_dot_v1_dot_grants__pb2.DeleteGrantRequest.SerializeToString,
+            mosaic_dot_grants_dot_v1_dot_grants__pb2.DeleteGrantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class PeerServiceStub:
     """The other gateways, as this one records them.
@@ -326,6 +370,11 @@ class PeerServiceStub:
                 '/mosaic.grants.v1.PeerService/RevokePeer',
                 request_serializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.RevokePeerRequest.SerializeToString,
                 response_deserializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.RevokePeerResponse.FromString,
+                _registered_method=True)
+        self.DeletePeer = channel.unary_unary(
+                '/mosaic.grants.v1.PeerService/DeletePeer',
+                request_serializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.DeletePeerRequest.SerializeToString,
+                response_deserializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.DeletePeerResponse.FromString,
                 _registered_method=True)
 
 
@@ -383,7 +432,14 @@ class PeerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RevokePeer(self, request, context):
-        """Refuses a peer for good. Callers: operators with the role admin.
+        """Refuses a peer for good, and ends its grants. Callers: operators with the role admin.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeletePeer(self, request, context):
+        """Forgets a peer that never became active and has no grants. Callers: operators with the role admin.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -431,6 +487,11 @@ def add_PeerServiceServicer_to_server(servicer, server):
                     servicer.RevokePeer,
                     request_deserializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.RevokePeerRequest.FromString,
                     response_serializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.RevokePeerResponse.SerializeToString,
+            ),
+            'DeletePeer': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeletePeer,
+                    request_deserializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.DeletePeerRequest.FromString,
+                    response_serializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.DeletePeerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -660,6 +721,33 @@ class PeerService:
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def DeletePeer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mosaic.grants.v1.PeerService/DeletePeer',
+            mosaic_dot_grants_dot_v1_dot_grants__pb2.DeletePeerRequest.SerializeToString,
+            mosaic_dot_grants_dot_v1_dot_grants__pb2.DeletePeerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class UserServiceStub:
     """The users of this gateway, as its operators name them.
@@ -726,6 +814,126 @@ class UserService:
             '/mosaic.grants.v1.UserService/FindUser',
             mosaic_dot_grants_dot_v1_dot_grants__pb2.FindUserRequest.SerializeToString,
             mosaic_dot_grants_dot_v1_dot_grants__pb2.FindUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class SealServiceStub:
+    """The secret under which private keys are kept.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.GetSealStatus = channel.unary_unary(
+                '/mosaic.grants.v1.SealService/GetSealStatus',
+                request_serializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.GetSealStatusRequest.SerializeToString,
+                response_deserializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.GetSealStatusResponse.FromString,
+                _registered_method=True)
+        self.Reseal = channel.unary_unary(
+                '/mosaic.grants.v1.SealService/Reseal',
+                request_serializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.ResealRequest.SerializeToString,
+                response_deserializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.ResealResponse.FromString,
+                _registered_method=True)
+
+
+class SealServiceServicer:
+    """The secret under which private keys are kept.
+    """
+
+    def GetSealStatus(self, request, context):
+        """Which key rows are under, and who can read which. Callers: operators with the role admin or read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Reseal(self, request, context):
+        """Seals one batch of rows anew under the current key, in one transaction. Callers: operators with the role admin.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_SealServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'GetSealStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSealStatus,
+                    request_deserializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.GetSealStatusRequest.FromString,
+                    response_serializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.GetSealStatusResponse.SerializeToString,
+            ),
+            'Reseal': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reseal,
+                    request_deserializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.ResealRequest.FromString,
+                    response_serializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.ResealResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'mosaic.grants.v1.SealService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('mosaic.grants.v1.SealService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class SealService:
+    """The secret under which private keys are kept.
+    """
+
+    @staticmethod
+    def GetSealStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mosaic.grants.v1.SealService/GetSealStatus',
+            mosaic_dot_grants_dot_v1_dot_grants__pb2.GetSealStatusRequest.SerializeToString,
+            mosaic_dot_grants_dot_v1_dot_grants__pb2.GetSealStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reseal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mosaic.grants.v1.SealService/Reseal',
+            mosaic_dot_grants_dot_v1_dot_grants__pb2.ResealRequest.SerializeToString,
+            mosaic_dot_grants_dot_v1_dot_grants__pb2.ResealResponse.FromString,
             options,
             channel_credentials,
             insecure,

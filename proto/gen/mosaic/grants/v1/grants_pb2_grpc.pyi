@@ -42,7 +42,9 @@ class GrantServiceStub:
     CreateEnrollmentToken: _grpc.UnaryUnaryMultiCallable[_grants_pb2.CreateEnrollmentTokenRequest, _grants_pb2.CreateEnrollmentTokenResponse]
     """Registers a token's public key; voids older tokens of the grant. Callers: operators with the role admin."""
     RevokeGrant: _grpc.UnaryUnaryMultiCallable[_grants_pb2.RevokeGrantRequest, _grants_pb2.RevokeGrantResponse]
-    """Ends a grant. Callers: operators with the role admin."""
+    """Ends a grant and its certificates; a grant that is revoked already stays as it is. Callers: operators with the role admin."""
+    DeleteGrant: _grpc.UnaryUnaryMultiCallable[_grants_pb2.DeleteGrantRequest, _grants_pb2.DeleteGrantResponse]
+    """Forgets a grant that never became active. Callers: operators with the role admin."""
 
 @_typing.type_check_only
 class GrantServiceAsyncStub(GrantServiceStub):
@@ -58,7 +60,9 @@ class GrantServiceAsyncStub(GrantServiceStub):
     CreateEnrollmentToken: _aio.UnaryUnaryMultiCallable[_grants_pb2.CreateEnrollmentTokenRequest, _grants_pb2.CreateEnrollmentTokenResponse]  # type: ignore[assignment]
     """Registers a token's public key; voids older tokens of the grant. Callers: operators with the role admin."""
     RevokeGrant: _aio.UnaryUnaryMultiCallable[_grants_pb2.RevokeGrantRequest, _grants_pb2.RevokeGrantResponse]  # type: ignore[assignment]
-    """Ends a grant. Callers: operators with the role admin."""
+    """Ends a grant and its certificates; a grant that is revoked already stays as it is. Callers: operators with the role admin."""
+    DeleteGrant: _aio.UnaryUnaryMultiCallable[_grants_pb2.DeleteGrantRequest, _grants_pb2.DeleteGrantResponse]  # type: ignore[assignment]
+    """Forgets a grant that never became active. Callers: operators with the role admin."""
 
 class GrantServiceServicer(metaclass=_abc_1.ABCMeta):
     """Permissions that this gateway gives."""
@@ -101,7 +105,15 @@ class GrantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _grants_pb2.RevokeGrantRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_grants_pb2.RevokeGrantResponse, _abc.Awaitable[_grants_pb2.RevokeGrantResponse]]:
-        """Ends a grant. Callers: operators with the role admin."""
+        """Ends a grant and its certificates; a grant that is revoked already stays as it is. Callers: operators with the role admin."""
+
+    @_abc_1.abstractmethod
+    def DeleteGrant(
+        self,
+        request: _grants_pb2.DeleteGrantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_grants_pb2.DeleteGrantResponse, _abc.Awaitable[_grants_pb2.DeleteGrantResponse]]:
+        """Forgets a grant that never became active. Callers: operators with the role admin."""
 
 def add_GrantServiceServicer_to_server(servicer: GrantServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
@@ -127,7 +139,9 @@ class PeerServiceStub:
     ResumePeer: _grpc.UnaryUnaryMultiCallable[_grants_pb2.ResumePeerRequest, _grants_pb2.ResumePeerResponse]
     """Accepts a suspended peer again. Callers: operators with the role admin."""
     RevokePeer: _grpc.UnaryUnaryMultiCallable[_grants_pb2.RevokePeerRequest, _grants_pb2.RevokePeerResponse]
-    """Refuses a peer for good. Callers: operators with the role admin."""
+    """Refuses a peer for good, and ends its grants. Callers: operators with the role admin."""
+    DeletePeer: _grpc.UnaryUnaryMultiCallable[_grants_pb2.DeletePeerRequest, _grants_pb2.DeletePeerResponse]
+    """Forgets a peer that never became active and has no grants. Callers: operators with the role admin."""
 
 @_typing.type_check_only
 class PeerServiceAsyncStub(PeerServiceStub):
@@ -149,7 +163,9 @@ class PeerServiceAsyncStub(PeerServiceStub):
     ResumePeer: _aio.UnaryUnaryMultiCallable[_grants_pb2.ResumePeerRequest, _grants_pb2.ResumePeerResponse]  # type: ignore[assignment]
     """Accepts a suspended peer again. Callers: operators with the role admin."""
     RevokePeer: _aio.UnaryUnaryMultiCallable[_grants_pb2.RevokePeerRequest, _grants_pb2.RevokePeerResponse]  # type: ignore[assignment]
-    """Refuses a peer for good. Callers: operators with the role admin."""
+    """Refuses a peer for good, and ends its grants. Callers: operators with the role admin."""
+    DeletePeer: _aio.UnaryUnaryMultiCallable[_grants_pb2.DeletePeerRequest, _grants_pb2.DeletePeerResponse]  # type: ignore[assignment]
+    """Forgets a peer that never became active and has no grants. Callers: operators with the role admin."""
 
 class PeerServiceServicer(metaclass=_abc_1.ABCMeta):
     """The other gateways, as this one records them."""
@@ -216,7 +232,15 @@ class PeerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _grants_pb2.RevokePeerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_grants_pb2.RevokePeerResponse, _abc.Awaitable[_grants_pb2.RevokePeerResponse]]:
-        """Refuses a peer for good. Callers: operators with the role admin."""
+        """Refuses a peer for good, and ends its grants. Callers: operators with the role admin."""
+
+    @_abc_1.abstractmethod
+    def DeletePeer(
+        self,
+        request: _grants_pb2.DeletePeerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_grants_pb2.DeletePeerResponse, _abc.Awaitable[_grants_pb2.DeletePeerResponse]]:
+        """Forgets a peer that never became active and has no grants. Callers: operators with the role admin."""
 
 def add_PeerServiceServicer_to_server(servicer: PeerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
@@ -250,3 +274,46 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         """Who is meant by an email: tokens name a user by UUID. Callers: operators with the role admin or read."""
 
 def add_UserServiceServicer_to_server(servicer: UserServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class SealServiceStub:
+    """The secret under which private keys are kept."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> SealServiceAsyncStub: ...
+    GetSealStatus: _grpc.UnaryUnaryMultiCallable[_grants_pb2.GetSealStatusRequest, _grants_pb2.GetSealStatusResponse]
+    """Which key rows are under, and who can read which. Callers: operators with the role admin or read."""
+    Reseal: _grpc.UnaryUnaryMultiCallable[_grants_pb2.ResealRequest, _grants_pb2.ResealResponse]
+    """Seals one batch of rows anew under the current key, in one transaction. Callers: operators with the role admin."""
+
+@_typing.type_check_only
+class SealServiceAsyncStub(SealServiceStub):
+    """The secret under which private keys are kept."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    GetSealStatus: _aio.UnaryUnaryMultiCallable[_grants_pb2.GetSealStatusRequest, _grants_pb2.GetSealStatusResponse]  # type: ignore[assignment]
+    """Which key rows are under, and who can read which. Callers: operators with the role admin or read."""
+    Reseal: _aio.UnaryUnaryMultiCallable[_grants_pb2.ResealRequest, _grants_pb2.ResealResponse]  # type: ignore[assignment]
+    """Seals one batch of rows anew under the current key, in one transaction. Callers: operators with the role admin."""
+
+class SealServiceServicer(metaclass=_abc_1.ABCMeta):
+    """The secret under which private keys are kept."""
+
+    @_abc_1.abstractmethod
+    def GetSealStatus(
+        self,
+        request: _grants_pb2.GetSealStatusRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_grants_pb2.GetSealStatusResponse, _abc.Awaitable[_grants_pb2.GetSealStatusResponse]]:
+        """Which key rows are under, and who can read which. Callers: operators with the role admin or read."""
+
+    @_abc_1.abstractmethod
+    def Reseal(
+        self,
+        request: _grants_pb2.ResealRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_grants_pb2.ResealResponse, _abc.Awaitable[_grants_pb2.ResealResponse]]:
+        """Seals one batch of rows anew under the current key, in one transaction. Callers: operators with the role admin."""
+
+def add_SealServiceServicer_to_server(servicer: SealServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

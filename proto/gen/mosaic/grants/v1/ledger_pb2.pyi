@@ -291,6 +291,43 @@ class RecordRefusalResponse(_message.Message):
 Global___RecordRefusalResponse: _TypeAlias = RecordRefusalResponse  # noqa: Y015
 
 @_typing.final
+class ListKnownTokensRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListKnownTokensRequest: _TypeAlias = ListKnownTokensRequest  # noqa: Y015
+
+@_typing.final
+class ListKnownTokensResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """SHA-256 of the public keys of tokens that this gateway made and still gives a precise answer for, newest first, at most 10,000."""
+
+    def __init__(
+        self,
+        *,
+        token_ids: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["token_ids", b"token_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListKnownTokensResponse: _TypeAlias = ListKnownTokensResponse  # noqa: Y015
+
+@_typing.final
 class ClaimRenewalRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -578,3 +615,49 @@ class GetPeerCredentialResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetPeerCredentialResponse: _TypeAlias = GetPeerCredentialResponse  # noqa: Y015
+
+@_typing.final
+class ReportConnectionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_TOKEN_FIELD_NUMBER: _builtins.int
+    PEER_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    GRANT_STATUS_FIELD_NUMBER: _builtins.int
+    user_token: _builtins.str
+    """The user's own bearer token; only this user's connections can be reported on."""
+    peer_id: _builtins.str
+    reason: _errors_pb2.Reason.ValueType
+    """What the other gateway refused with; unspecified: it answered."""
+    grant_status: _builtins.str
+    """As the other gateway put it: revoked, expired, or empty."""
+    def __init__(
+        self,
+        *,
+        user_token: _builtins.str = ...,
+        peer_id: _builtins.str = ...,
+        reason: _errors_pb2.Reason.ValueType = ...,
+        grant_status: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant_status", b"grant_status", "peer_id", b"peer_id", "reason", b"reason", "user_token", b"user_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportConnectionRequest: _TypeAlias = ReportConnectionRequest  # noqa: Y015
+
+@_typing.final
+class ReportConnectionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportConnectionResponse: _TypeAlias = ReportConnectionResponse  # noqa: Y015

@@ -55,6 +55,11 @@ class EnrollmentLedgerServiceStub:
                 request_serializer=mosaic_dot_grants_dot_v1_dot_ledger__pb2.RecordRefusalRequest.SerializeToString,
                 response_deserializer=mosaic_dot_grants_dot_v1_dot_ledger__pb2.RecordRefusalResponse.FromString,
                 _registered_method=True)
+        self.ListKnownTokens = channel.unary_unary(
+                '/mosaic.grants.v1.EnrollmentLedgerService/ListKnownTokens',
+                request_serializer=mosaic_dot_grants_dot_v1_dot_ledger__pb2.ListKnownTokensRequest.SerializeToString,
+                response_deserializer=mosaic_dot_grants_dot_v1_dot_ledger__pb2.ListKnownTokensResponse.FromString,
+                _registered_method=True)
         self.ClaimRenewal = channel.unary_unary(
                 '/mosaic.grants.v1.EnrollmentLedgerService/ClaimRenewal',
                 request_serializer=mosaic_dot_grants_dot_v1_dot_ledger__pb2.ClaimRenewalRequest.SerializeToString,
@@ -99,6 +104,13 @@ class EnrollmentLedgerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListKnownTokens(self, request, context):
+        """Which tokens are no invention: each has a limit of its own, all others share one. Callers: enrollment.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ClaimRenewal(self, request, context):
         """Like ClaimEnrollment, for a renewal. Callers: enrollment.
         """
@@ -135,6 +147,11 @@ def add_EnrollmentLedgerServiceServicer_to_server(servicer, server):
                     servicer.RecordRefusal,
                     request_deserializer=mosaic_dot_grants_dot_v1_dot_ledger__pb2.RecordRefusalRequest.FromString,
                     response_serializer=mosaic_dot_grants_dot_v1_dot_ledger__pb2.RecordRefusalResponse.SerializeToString,
+            ),
+            'ListKnownTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListKnownTokens,
+                    request_deserializer=mosaic_dot_grants_dot_v1_dot_ledger__pb2.ListKnownTokensRequest.FromString,
+                    response_serializer=mosaic_dot_grants_dot_v1_dot_ledger__pb2.ListKnownTokensResponse.SerializeToString,
             ),
             'ClaimRenewal': grpc.unary_unary_rpc_method_handler(
                     servicer.ClaimRenewal,
@@ -256,6 +273,33 @@ class EnrollmentLedgerService:
             '/mosaic.grants.v1.EnrollmentLedgerService/RecordRefusal',
             mosaic_dot_grants_dot_v1_dot_ledger__pb2.RecordRefusalRequest.SerializeToString,
             mosaic_dot_grants_dot_v1_dot_ledger__pb2.RecordRefusalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListKnownTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mosaic.grants.v1.EnrollmentLedgerService/ListKnownTokens',
+            mosaic_dot_grants_dot_v1_dot_ledger__pb2.ListKnownTokensRequest.SerializeToString,
+            mosaic_dot_grants_dot_v1_dot_ledger__pb2.ListKnownTokensResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -412,6 +456,11 @@ class PeerCredentialServiceStub:
                 request_serializer=mosaic_dot_grants_dot_v1_dot_ledger__pb2.GetPeerCredentialRequest.SerializeToString,
                 response_deserializer=mosaic_dot_grants_dot_v1_dot_ledger__pb2.GetPeerCredentialResponse.FromString,
                 _registered_method=True)
+        self.ReportConnection = channel.unary_unary(
+                '/mosaic.grants.v1.PeerCredentialService/ReportConnection',
+                request_serializer=mosaic_dot_grants_dot_v1_dot_ledger__pb2.ReportConnectionRequest.SerializeToString,
+                response_deserializer=mosaic_dot_grants_dot_v1_dot_ledger__pb2.ReportConnectionResponse.FromString,
+                _registered_method=True)
 
 
 class PeerCredentialServiceServicer:
@@ -425,6 +474,13 @@ class PeerCredentialServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportConnection(self, request, context):
+        """Keeps how the other gateway answered, for this side's operator: a reason, never a row. Callers: edge-outbound.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PeerCredentialServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -432,6 +488,11 @@ def add_PeerCredentialServiceServicer_to_server(servicer, server):
                     servicer.GetPeerCredential,
                     request_deserializer=mosaic_dot_grants_dot_v1_dot_ledger__pb2.GetPeerCredentialRequest.FromString,
                     response_serializer=mosaic_dot_grants_dot_v1_dot_ledger__pb2.GetPeerCredentialResponse.SerializeToString,
+            ),
+            'ReportConnection': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportConnection,
+                    request_deserializer=mosaic_dot_grants_dot_v1_dot_ledger__pb2.ReportConnectionRequest.FromString,
+                    response_serializer=mosaic_dot_grants_dot_v1_dot_ledger__pb2.ReportConnectionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -462,6 +523,33 @@ class PeerCredentialService:
             '/mosaic.grants.v1.PeerCredentialService/GetPeerCredential',
             mosaic_dot_grants_dot_v1_dot_ledger__pb2.GetPeerCredentialRequest.SerializeToString,
             mosaic_dot_grants_dot_v1_dot_ledger__pb2.GetPeerCredentialResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportConnection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mosaic.grants.v1.PeerCredentialService/ReportConnection',
+            mosaic_dot_grants_dot_v1_dot_ledger__pb2.ReportConnectionRequest.SerializeToString,
+            mosaic_dot_grants_dot_v1_dot_ledger__pb2.ReportConnectionResponse.FromString,
             options,
             channel_credentials,
             insecure,

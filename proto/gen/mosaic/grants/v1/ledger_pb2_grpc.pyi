@@ -41,6 +41,8 @@ class EnrollmentLedgerServiceStub:
     """Verifies the certificate, pins it, activates grant and peer. Callers: enrollment."""
     RecordRefusal: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.RecordRefusalRequest, _ledger_pb2.RecordRefusalResponse]
     """Writes the audit row of what enrollment refused itself. Callers: enrollment."""
+    ListKnownTokens: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.ListKnownTokensRequest, _ledger_pb2.ListKnownTokensResponse]
+    """Which tokens are no invention: each has a limit of its own, all others share one. Callers: enrollment."""
     ClaimRenewal: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.ClaimRenewalRequest, _ledger_pb2.ClaimRenewalResponse]
     """Like ClaimEnrollment, for a renewal. Callers: enrollment."""
     CompleteRenewal: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.CompleteRenewalRequest, _ledger_pb2.CompleteRenewalResponse]
@@ -59,6 +61,8 @@ class EnrollmentLedgerServiceAsyncStub(EnrollmentLedgerServiceStub):
     """Verifies the certificate, pins it, activates grant and peer. Callers: enrollment."""
     RecordRefusal: _aio.UnaryUnaryMultiCallable[_ledger_pb2.RecordRefusalRequest, _ledger_pb2.RecordRefusalResponse]  # type: ignore[assignment]
     """Writes the audit row of what enrollment refused itself. Callers: enrollment."""
+    ListKnownTokens: _aio.UnaryUnaryMultiCallable[_ledger_pb2.ListKnownTokensRequest, _ledger_pb2.ListKnownTokensResponse]  # type: ignore[assignment]
+    """Which tokens are no invention: each has a limit of its own, all others share one. Callers: enrollment."""
     ClaimRenewal: _aio.UnaryUnaryMultiCallable[_ledger_pb2.ClaimRenewalRequest, _ledger_pb2.ClaimRenewalResponse]  # type: ignore[assignment]
     """Like ClaimEnrollment, for a renewal. Callers: enrollment."""
     CompleteRenewal: _aio.UnaryUnaryMultiCallable[_ledger_pb2.CompleteRenewalRequest, _ledger_pb2.CompleteRenewalResponse]  # type: ignore[assignment]
@@ -98,6 +102,14 @@ class EnrollmentLedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_pb2.RecordRefusalResponse, _abc.Awaitable[_ledger_pb2.RecordRefusalResponse]]:
         """Writes the audit row of what enrollment refused itself. Callers: enrollment."""
+
+    @_abc_1.abstractmethod
+    def ListKnownTokens(
+        self,
+        request: _ledger_pb2.ListKnownTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_pb2.ListKnownTokensResponse, _abc.Awaitable[_ledger_pb2.ListKnownTokensResponse]]:
+        """Which tokens are no invention: each has a limit of its own, all others share one. Callers: enrollment."""
 
     @_abc_1.abstractmethod
     def ClaimRenewal(
@@ -157,6 +169,8 @@ class PeerCredentialServiceStub:
     def __new__(cls, channel: _aio.Channel) -> PeerCredentialServiceAsyncStub: ...
     GetPeerCredential: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.GetPeerCredentialRequest, _ledger_pb2.GetPeerCredentialResponse]
     """Releases a user's connection keys, audited. Callers: edge-outbound."""
+    ReportConnection: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.ReportConnectionRequest, _ledger_pb2.ReportConnectionResponse]
+    """Keeps how the other gateway answered, for this side's operator: a reason, never a row. Callers: edge-outbound."""
 
 @_typing.type_check_only
 class PeerCredentialServiceAsyncStub(PeerCredentialServiceStub):
@@ -165,6 +179,8 @@ class PeerCredentialServiceAsyncStub(PeerCredentialServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetPeerCredential: _aio.UnaryUnaryMultiCallable[_ledger_pb2.GetPeerCredentialRequest, _ledger_pb2.GetPeerCredentialResponse]  # type: ignore[assignment]
     """Releases a user's connection keys, audited. Callers: edge-outbound."""
+    ReportConnection: _aio.UnaryUnaryMultiCallable[_ledger_pb2.ReportConnectionRequest, _ledger_pb2.ReportConnectionResponse]  # type: ignore[assignment]
+    """Keeps how the other gateway answered, for this side's operator: a reason, never a row. Callers: edge-outbound."""
 
 class PeerCredentialServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keys of outbound connections, for the user they belong to."""
@@ -176,5 +192,13 @@ class PeerCredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_pb2.GetPeerCredentialResponse, _abc.Awaitable[_ledger_pb2.GetPeerCredentialResponse]]:
         """Releases a user's connection keys, audited. Callers: edge-outbound."""
+
+    @_abc_1.abstractmethod
+    def ReportConnection(
+        self,
+        request: _ledger_pb2.ReportConnectionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_pb2.ReportConnectionResponse, _abc.Awaitable[_ledger_pb2.ReportConnectionResponse]]:
+        """Keeps how the other gateway answered, for this side's operator: a reason, never a row. Callers: edge-outbound."""
 
 def add_PeerCredentialServiceServicer_to_server(servicer: PeerCredentialServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

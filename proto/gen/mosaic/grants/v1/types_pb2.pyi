@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from mosaic.errors.v1 import errors_pb2 as _errors_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -186,6 +187,8 @@ class EnrollmentToken(_message.Message):
     EXPIRES_AT_US_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     CREATED_BY_FIELD_NUMBER: _builtins.int
+    REENROLL_FIELD_NUMBER: _builtins.int
+    LEASE_UNTIL_US_FIELD_NUMBER: _builtins.int
     token_id: _builtins.bytes
     """SHA-256 of the public key, 32 bytes: the token's name, safe to cite."""
     state: Global___EnrollmentTokenState.ValueType
@@ -193,6 +196,10 @@ class EnrollmentToken(_message.Message):
     expires_at_us: _builtins.int
     attempt: _builtins.int
     created_by: _builtins.str
+    reenroll: _builtins.bool
+    """For an active grant whose key is lost."""
+    lease_until_us: _builtins.int
+    """Of the running or unfinished attempt: until then another one waits."""
     def __init__(
         self,
         *,
@@ -202,14 +209,79 @@ class EnrollmentToken(_message.Message):
         expires_at_us: _builtins.int = ...,
         attempt: _builtins.int = ...,
         created_by: _builtins.str = ...,
+        reenroll: _builtins.bool = ...,
+        lease_until_us: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_lease_until_us", b"_lease_until_us", "lease_until_us", b"lease_until_us"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lease_until_us", b"_lease_until_us", "attempt", b"attempt", "created_at_us", b"created_at_us", "created_by", b"created_by", "expires_at_us", b"expires_at_us", "lease_until_us", b"lease_until_us", "reenroll", b"reenroll", "state", b"state", "token_id", b"token_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__lease_until_us: _TypeAlias = _typing.Literal["lease_until_us"]  # noqa: Y015
+    _WhichOneofArgType__lease_until_us: _TypeAlias = _typing.Literal["_lease_until_us", b"_lease_until_us"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lease_until_us) -> _WhichOneofReturnType__lease_until_us | None: ...
+
+Global___EnrollmentToken: _TypeAlias = EnrollmentToken  # noqa: Y015
+
+@_typing.final
+class AuditEntry(_message.Message):
+    """One row of the audit log, as far as it is shown beside what it is about."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TIME_US_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    SOURCE_ADDRESS_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    DENIED_LAYER_FIELD_NUMBER: _builtins.int
+    DENIED_REASON_FIELD_NUMBER: _builtins.int
+    TOKEN_ID_FIELD_NUMBER: _builtins.int
+    VERB_FIELD_NUMBER: _builtins.int
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    RESULT_COUNT_FIELD_NUMBER: _builtins.int
+    REPEATED_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    time_us: _builtins.int
+    event: _builtins.str
+    """Such as "enrollment.refused"; docs/reference names all."""
+    actor: _builtins.str
+    source_address: _builtins.str
+    outcome: _builtins.str
+    """allowed, denied or error."""
+    denied_layer: _builtins.str
+    denied_reason: _builtins.str
+    token_id: _builtins.bytes
+    """SHA-256 of the enrollment token's public key; empty where there was none."""
+    verb: _builtins.str
+    resource: _builtins.str
+    result_count: _builtins.int
+    repeated: _builtins.int
+    """How many like refusals this row stands for."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        time_us: _builtins.int = ...,
+        event: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        source_address: _builtins.str = ...,
+        outcome: _builtins.str = ...,
+        denied_layer: _builtins.str = ...,
+        denied_reason: _builtins.str = ...,
+        token_id: _builtins.bytes = ...,
+        verb: _builtins.str = ...,
+        resource: _builtins.str = ...,
+        result_count: _builtins.int = ...,
+        repeated: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "created_at_us", b"created_at_us", "created_by", b"created_by", "expires_at_us", b"expires_at_us", "state", b"state", "token_id", b"token_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "denied_layer", b"denied_layer", "denied_reason", b"denied_reason", "event", b"event", "outcome", b"outcome", "repeated", b"repeated", "request_id", b"request_id", "resource", b"resource", "result_count", b"result_count", "source_address", b"source_address", "time_us", b"time_us", "token_id", b"token_id", "verb", b"verb"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___EnrollmentToken: _TypeAlias = EnrollmentToken  # noqa: Y015
+Global___AuditEntry: _TypeAlias = AuditEntry  # noqa: Y015
 
 @_typing.final
 class Grant(_message.Message):
@@ -231,6 +303,8 @@ class Grant(_message.Message):
     REVOKED_REASON_FIELD_NUMBER: _builtins.int
     CERTIFICATES_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
+    RECENT_FIELD_NUMBER: _builtins.int
+    REVOCATIONS_OWED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     subject_user_id: _builtins.str
     subject_email: _builtins.str
@@ -247,10 +321,16 @@ class Grant(_message.Message):
     expires_at_us: _builtins.int
     revoked_at_us: _builtins.int
     revoked_reason: _builtins.str
+    revocations_owed: _builtins.int
+    """Revocations of this grant's certificates that the authority has not confirmed yet."""
     @_builtins.property
     def certificates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Certificate]: ...
     @_builtins.property
     def tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___EnrollmentToken]: ...
+    @_builtins.property
+    def recent(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditEntry]:
+        """Newest first, at most 20; only where one grant is asked for."""
+
     def __init__(
         self,
         *,
@@ -270,10 +350,12 @@ class Grant(_message.Message):
         revoked_reason: _builtins.str = ...,
         certificates: _abc.Iterable[Global___Certificate] | None = ...,
         tokens: _abc.Iterable[Global___EnrollmentToken] | None = ...,
+        recent: _abc.Iterable[Global___AuditEntry] | None = ...,
+        revocations_owed: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_activated_at_us", b"_activated_at_us", "_expires_at_us", b"_expires_at_us", "_revoked_at_us", b"_revoked_at_us", "activated_at_us", b"activated_at_us", "expires_at_us", b"expires_at_us", "revoked_at_us", b"revoked_at_us"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_activated_at_us", b"_activated_at_us", "_expires_at_us", b"_expires_at_us", "_revoked_at_us", b"_revoked_at_us", "activated_at_us", b"activated_at_us", "approved_by", b"approved_by", "certificates", b"certificates", "created_at_us", b"created_at_us", "created_by", b"created_by", "expires_at_us", b"expires_at_us", "id", b"id", "peer_id", b"peer_id", "peer_name", b"peer_name", "revoked_at_us", b"revoked_at_us", "revoked_reason", b"revoked_reason", "scope_json", b"scope_json", "status", b"status", "subject_email", b"subject_email", "subject_user_id", b"subject_user_id", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_activated_at_us", b"_activated_at_us", "_expires_at_us", b"_expires_at_us", "_revoked_at_us", b"_revoked_at_us", "activated_at_us", b"activated_at_us", "approved_by", b"approved_by", "certificates", b"certificates", "created_at_us", b"created_at_us", "created_by", b"created_by", "expires_at_us", b"expires_at_us", "id", b"id", "peer_id", b"peer_id", "peer_name", b"peer_name", "recent", b"recent", "revocations_owed", b"revocations_owed", "revoked_at_us", b"revoked_at_us", "revoked_reason", b"revoked_reason", "scope_json", b"scope_json", "status", b"status", "subject_email", b"subject_email", "subject_user_id", b"subject_user_id", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__activated_at_us: _TypeAlias = _typing.Literal["activated_at_us"]  # noqa: Y015
     _WhichOneofArgType__activated_at_us: _TypeAlias = _typing.Literal["_activated_at_us", b"_activated_at_us"]  # noqa: Y015
@@ -289,6 +371,39 @@ class Grant(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__revoked_at_us) -> _WhichOneofReturnType__revoked_at_us | None: ...
 
 Global___Grant: _TypeAlias = Grant  # noqa: Y015
+
+@_typing.final
+class ConnectionRefusal(_message.Message):
+    """What the other gateway last answered on a connection."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    GRANT_STATUS_FIELD_NUMBER: _builtins.int
+    TIME_US_FIELD_NUMBER: _builtins.int
+    SENTENCE_FIELD_NUMBER: _builtins.int
+    reason: _errors_pb2.Reason.ValueType
+    """Such as GRANT_NOT_ACTIVE."""
+    grant_status: _builtins.str
+    """Where the other gateway says so: revoked or expired."""
+    time_us: _builtins.int
+    sentence: _builtins.str
+    """The same in words, with what this side's operator can do."""
+    def __init__(
+        self,
+        *,
+        reason: _errors_pb2.Reason.ValueType = ...,
+        grant_status: _builtins.str = ...,
+        time_us: _builtins.int = ...,
+        sentence: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant_status", b"grant_status", "reason", b"reason", "sentence", b"sentence", "time_us", b"time_us"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConnectionRefusal: _TypeAlias = ConnectionRefusal  # noqa: Y015
 
 @_typing.final
 class Peer(_message.Message):
@@ -311,6 +426,10 @@ class Peer(_message.Message):
     LAST_SEEN_AT_US_FIELD_NUMBER: _builtins.int
     REVOKED_AT_US_FIELD_NUMBER: _builtins.int
     CERTIFICATES_FIELD_NUMBER: _builtins.int
+    RECENT_FIELD_NUMBER: _builtins.int
+    REVOKED_REASON_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    ENROLLMENT_PENDING_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     common_name: _builtins.str
@@ -331,9 +450,20 @@ class Peer(_message.Message):
     created_at_us: _builtins.int
     last_seen_at_us: _builtins.int
     revoked_at_us: _builtins.int
+    revoked_reason: _builtins.str
+    enrollment_pending: _builtins.bool
+    """Outbound: a key has been made that no certificate was received for yet."""
     @_builtins.property
     def certificates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Certificate]:
         """Outbound: the client certificates of this connection, newest first."""
+
+    @_builtins.property
+    def recent(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditEntry]:
+        """Newest first, at most 20; only where one peer is asked for."""
+
+    @_builtins.property
+    def refusal(self) -> Global___ConnectionRefusal:
+        """Outbound: absent while the other gateway answers."""
 
     def __init__(
         self,
@@ -355,10 +485,14 @@ class Peer(_message.Message):
         last_seen_at_us: _builtins.int | None = ...,
         revoked_at_us: _builtins.int | None = ...,
         certificates: _abc.Iterable[Global___Certificate] | None = ...,
+        recent: _abc.Iterable[Global___AuditEntry] | None = ...,
+        revoked_reason: _builtins.str = ...,
+        refusal: Global___ConnectionRefusal | None = ...,
+        enrollment_pending: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_seen_at_us", b"_last_seen_at_us", "_revoked_at_us", b"_revoked_at_us", "last_seen_at_us", b"last_seen_at_us", "revoked_at_us", b"revoked_at_us"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_seen_at_us", b"_last_seen_at_us", "_revoked_at_us", b"_revoked_at_us", "last_seen_at_us", b"last_seen_at_us", "refusal", b"refusal", "revoked_at_us", b"revoked_at_us"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_seen_at_us", b"_last_seen_at_us", "_revoked_at_us", b"_revoked_at_us", "certificates", b"certificates", "common_name", b"common_name", "created_at_us", b"created_at_us", "created_by", b"created_by", "direction", b"direction", "display_name", b"display_name", "endpoint", b"endpoint", "id", b"id", "last_seen_at_us", b"last_seen_at_us", "local_user_email", b"local_user_email", "local_user_id", b"local_user_id", "name", b"name", "remote_gateway", b"remote_gateway", "remote_grant_id", b"remote_grant_id", "remote_subject_user_id", b"remote_subject_user_id", "revoked_at_us", b"revoked_at_us", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_seen_at_us", b"_last_seen_at_us", "_revoked_at_us", b"_revoked_at_us", "certificates", b"certificates", "common_name", b"common_name", "created_at_us", b"created_at_us", "created_by", b"created_by", "direction", b"direction", "display_name", b"display_name", "endpoint", b"endpoint", "enrollment_pending", b"enrollment_pending", "id", b"id", "last_seen_at_us", b"last_seen_at_us", "local_user_email", b"local_user_email", "local_user_id", b"local_user_id", "name", b"name", "recent", b"recent", "refusal", b"refusal", "remote_gateway", b"remote_gateway", "remote_grant_id", b"remote_grant_id", "remote_subject_user_id", b"remote_subject_user_id", "revoked_at_us", b"revoked_at_us", "revoked_reason", b"revoked_reason", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__last_seen_at_us: _TypeAlias = _typing.Literal["last_seen_at_us"]  # noqa: Y015
     _WhichOneofArgType__last_seen_at_us: _TypeAlias = _typing.Literal["_last_seen_at_us", b"_last_seen_at_us"]  # noqa: Y015

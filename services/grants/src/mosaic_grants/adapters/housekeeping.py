@@ -1,23 +1,41 @@
-"""What grants does by itself, every second: countersign heads, and owe the CA what nobody will finish."""
+"""What grants does by itself: countersign heads, end what is over, keep the authority in step."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 from mosaic_common.db.version import SCHEMA_VERSION
 from mosaic_common.errors import ConfigurationError, MosaicError
 from mosaic_common.log import logger
 
-from mosaic_grants.adapters.store import PostgresLedger
+from mosaic_grants.adapters.ledger.database import PostgresLedger
+from mosaic_grants.domain.revocations import Revocations
+from mosaic_grants.domain.sweeps import Sweeps
 
-INTERVAL_SECONDS: Final = 1.0
+
+@dataclass(frozen=True, slots=True)
+class Intervals:
+    """Seconds between two runs. Tests make them shorter."""
+
+    countersign: float = 1.0
+    sweep: float = 5.0
+    tell: float = 1.0
+    compare: float = 30.0
 
 
 class Housekeeping:
-    """Runs as long as the process; a database that does not answer is asked again."""
+    """Runs as long as the process; what does not answer is asked again."""
 
-    def __init__(self, ledger: PostgresLedger) -> None:
+    def __init__(
+        self, ledger: PostgresLedger, sweeps: Sweeps, revocations: Revocations, intervals: Intervals = Intervals()
+    ) -> None:
         self._ledger: Final = ledger
-        self._checked = False
+        self._sweeps: Final = sweeps
+        self._revocations: Final = revocations
+        self._intervals: Final = intervals
+        self._compare_now: Final = asyncio.Event()
         self._log: Final = logger("housekeeping")
 
     async def run(self) -> None:
@@ -26,17 +44,38 @@ class Housekeeping:
         Raises:
             ConfigurationError: the schema is another release's; ends the process.
         """
+        while not await self._done("schema", self._verify_schema):
+            await asyncio.sleep(self._intervals.countersign)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._every(self._intervals.countersign, "countersign", self._countersign))
+            tasks.create_task(self._every(self._intervals.sweep, "sweep", self._sweeps.run_once))
+            tasks.create_task(self._every(self._intervals.tell, "tell", self._tell))
+            tasks.create_task(self._compare_for_ever())
+
+    async def _every(self, seconds: float, what: str, work: Callable[[], Awaitable[None]]) -> None:
         while True:
-            try:
-                if not self._checked:
-                    await self._verify_schema()
-                    self._checked = True
-                await self._countersign()
-                async with self._ledger.transaction() as tx:
-                    await tx.owe_unfinished()
-            except MosaicError as error:
-                self._log.warning("not_done", cause=error.message)
-            await asyncio.sleep(INTERVAL_SECONDS)
+            await self._done(what, work)
+            await asyncio.sleep(seconds)
+
+    async def _compare_for_ever(self) -> None:
+        while True:
+            await self._done("compare", self._revocations.compare)
+            # What was just told is on the list now: it is settled at once, not half a minute later.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._compare_now.wait(), self._intervals.compare)
+            self._compare_now.clear()
+
+    async def _tell(self) -> None:
+        if await self._revocations.tell():
+            self._compare_now.set()
+
+    async def _done(self, what: str, work: Callable[[], Awaitable[None]]) -> bool:
+        try:
+            await work()
+        except MosaicError as error:
+            self._log.warning("not_done", what=what, reason=error.reason, cause=error.message)
+            return False
+        return True
 
     async def _countersign(self) -> None:
         """Sign heads in the database, and write them to the log, where whoever rewrites the database does not reach."""

@@ -164,7 +164,7 @@ def _install(connection: Connection, function: Function) -> None:
 _STALE_FUNCTIONS: Final = f"""
 SELECT p.oid::regprocedure::text
 FROM pg_proc p
-WHERE p.pronamespace = '{SCHEMA}'::regnamespace
+WHERE p.pronamespace = '{SCHEMA}'::regnamespace AND p.prorettype <> 'trigger'::regtype
 AND p.oid NOT IN (SELECT to_regprocedure(identity) FROM unnest(%s::text[]) identity WHERE to_regprocedure(identity) IS NOT NULL)
 """  # noqa: S608 — a constant
 

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from datetime import datetime
 
+from mosaic.errors.v1 import errors_pb2
 from mosaic.grants.v1 import ledger_pb2, types_pb2
 
 from mosaic_grants.api.requests import micros
-from mosaic_grants.domain.model import Certificate, Grant, Peer, Recorded, Token
+from mosaic_grants.domain.connections import refusal_sentence
+from mosaic_grants.domain.model import AuditEntry, Certificate, ConnectionKey, Grant, Peer, Recorded, Token
 from mosaic_grants.domain.permissions import token_state
 
 
@@ -48,6 +50,11 @@ def certificate_message(certificate: Certificate) -> types_pb2.Certificate:
     return message
 
 
+def certificates_of(key: ConnectionKey | None) -> list[Certificate]:
+    """Return the certificate that a connection uses, if it has one."""
+    return [key.certificate] if key is not None and key.certificate is not None else []
+
+
 def token_message(token: Token, now: datetime) -> types_pb2.EnrollmentToken:
     return types_pb2.EnrollmentToken(
         token_id=token.token_id,
@@ -56,6 +63,26 @@ def token_message(token: Token, now: datetime) -> types_pb2.EnrollmentToken:
         expires_at_us=micros(token.expires_at),
         attempt=token.attempt,
         created_by=token.created_by,
+        reenroll=token.reenroll,
+        lease_until_us=micros(token.lease_until) if token.lease_until and token.fingerprint is None else None,
+    )
+
+
+def entry_message(entry: AuditEntry) -> types_pb2.AuditEntry:
+    return types_pb2.AuditEntry(
+        request_id=str(entry.request_id),
+        time_us=entry.time_us,
+        event=entry.event,
+        actor=entry.actor,
+        source_address=entry.source_address,
+        outcome=entry.outcome,
+        denied_layer=entry.denied_layer or "",
+        denied_reason=entry.denied_reason or "",
+        token_id=entry.token_id or b"",
+        verb=entry.verb or "",
+        resource=entry.resource,
+        result_count=entry.result_count,
+        repeated=entry.repeated,
     )
 
 
@@ -75,12 +102,22 @@ def peer_message(peer: Peer, certificates: Sequence[Certificate] = ()) -> types_
         remote_gateway=peer.remote_gateway or "",
         created_by=peer.created_by,
         created_at_us=micros(peer.created_at),
+        revoked_reason=peer.revoked_reason or "",
         certificates=[certificate_message(certificate) for certificate in certificates],
     )
     if peer.last_seen_at:
         message.last_seen_at_us = micros(peer.last_seen_at)
     if peer.revoked_at:
         message.revoked_at_us = micros(peer.revoked_at)
+    if peer.refusal:
+        message.refusal.CopyFrom(
+            types_pb2.ConnectionRefusal(
+                reason=errors_pb2.Reason.Value(f"REASON_{peer.refusal.reason.name}"),
+                grant_status=peer.refusal.grant_status,
+                time_us=micros(peer.refusal.at),
+                sentence=refusal_sentence(peer, peer.refusal),
+            )
+        )
     return message
 
 
@@ -95,15 +132,15 @@ def enrolled_message(recorded: Recorded, *, gateway: str, federation_endpoint: s
     )
 
 
-def view_message(grant: Grant, peer: Peer, certificates: Sequence[Certificate]) -> ledger_pb2.GrantView:
+def view_message(grant: Grant, certificates: Sequence[Certificate]) -> ledger_pb2.GrantView:
     message = ledger_pb2.GrantView(
         grant_id=str(grant.id),
         status=types_pb2.GrantStatus.Value(f"GRANT_STATUS_{grant.status.name}"),
         subject_user_id=str(grant.subject_user_id),
-        subject_active=grant.subject is not None and grant.subject.active,
-        peer_id=str(peer.id),
-        peer_name=peer.name,
-        peer_state=types_pb2.PeerState.Value(f"PEER_STATE_{peer.state.name}"),
+        subject_active=grant.has_active_subject,
+        peer_id=str(grant.peer_id),
+        peer_name=grant.peer_name,
+        peer_state=types_pb2.PeerState.Value(f"PEER_STATE_{grant.peer_state.name}"),
         scope_json=grant.scope.to_json(),
         certificates=[certificate_message(certificate) for certificate in certificates],
     )

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+from mosaic.errors.v1 import errors_pb2
 from mosaic_common.errors import InvalidInput, Layer, NotFound, Reason, Violation
 
 DEFAULT_PAGE: Final = 50
@@ -89,3 +90,11 @@ def parse_page_token(value: str) -> tuple[datetime, UUID] | None:
 def micros(moment: datetime) -> int:
     """Microseconds since 1970 UTC, exactly."""
     return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def parse_reason(value: errors_pb2.Reason.ValueType) -> Reason:
+    """Read a reason that another service names."""
+    name = errors_pb2.Reason.Name(value).removeprefix("REASON_") if value in errors_pb2.Reason.values() else ""
+    if name not in Reason.__members__:
+        raise InvalidInput(Reason.REQUEST_INVALID, "reason is none that this version knows.", layer=Layer.REQUEST)
+    return Reason[name]

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 from urllib.parse import urlsplit
@@ -10,14 +11,15 @@ from uuid import UUID, uuid4
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
-from mosaic_common.errors import Conflict, InvalidInput, Layer, MosaicError, Reason, Violation
+from mosaic_common.errors import Conflict, InvalidInput, Layer, MosaicError, NotFound, Reason, Violation
 from mosaic_common.identity import NAME_PATTERN
 from mosaic_common.keys import private_pem, spki_sha256
 from mosaic_common.sealing import Binding, SealingKeys
 from mosaic_common.x509 import Expected, make_csr, verify_csr, verify_received
 
 from mosaic_grants.domain.lifecycle import PeerState
-from mosaic_grants.domain.model import ConnectionKey, Peer, Prepared, Received
+from mosaic_grants.domain.model import ConnectionKey, Peer, Prepared, Received, Refusal, User
+from mosaic_grants.domain.ports import Transaction
 
 _ENDPOINT: Final = re.compile(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
 
@@ -36,12 +38,116 @@ def verify_name(name: str, *, field: str) -> None:
         )
 
 
-def prepare(keys: SealingKeys, *, common_name: str, local_user_id: UUID) -> Prepared:
-    """Make and seal a P-256 key and its CSR."""
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What an enrollment URL asks this gateway to make a key for.
+
+    Attributes:
+        name: of the connection, within its user's.
+        enrollment_url: ``https://host:port`` of the other gateway's enrollment.
+        token_id: SHA-256 of the token's public key; None from a command that does not say.
+        reenroll: a new key for the active connection of this name, whose old one is lost.
+    """
+
+    user: User
+    name: str
+    remote_gateway: str
+    common_name: str
+    enrollment_url: str
+    token_id: bytes | None
+    reenroll: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """A key that waits for its certificate, or, when ``already_active``, one that has it."""
+
+    peer: Peer
+    csr_der: bytes
+    redemption_id: UUID
+    already_active: bool = False
+
+
+async def prepare(tx: Transaction, keys: SealingKeys, order: Order, *, actor: str) -> Preparation:
+    """Make a key for an order, or continue with the one that an interrupted run left.
+
+    Raises:
+        Conflict: NAME_TAKEN, PEER_STATE_CHANGED.
+        NotFound: PEER_NOT_FOUND, nothing to re-enroll.
+    """
+    existing = await tx.connections.find(order.user.id, order.name)
+    if existing is None:
+        if order.reenroll:
+            raise NotFound(
+                Reason.PEER_NOT_FOUND,
+                f"{order.user.email} has no connection {order.name!r} to re-enroll.",
+                layer=Layer.PEER,
+                remedy="Leave out --reenroll to make one, or name the right one with --name.",
+            )
+        made = _new_key(keys, order)
+        peer = await tx.connections.insert(
+            name=order.name,
+            remote_gateway=order.remote_gateway,
+            common_name=order.common_name,
+            enrollment_url=order.enrollment_url,
+            user=order.user,
+            prepared=made,
+            actor=actor,
+        )
+        return Preparation(peer, made.csr_der, made.redemption_id)
+    _verify_same_other_side(existing, order)
+    active = await tx.connections.find_key(existing.id, "active")
+    if active is not None and order.token_id is not None and active.token_id == order.token_id:
+        return Preparation(existing, active.csr_der, active.redemption_id, already_active=True)
+    _verify_continuable(existing, order)
+    pending = await tx.connections.find_key(existing.id, "pending")
+    if pending is None:
+        made = _new_key(keys, order)
+        await tx.connections.insert_key(existing.id, made)
+        return Preparation(existing, made.csr_der, made.redemption_id)
+    # The same key and redemption id: if the other gateway has recorded a certificate for them, this is how it is had again.
+    await tx.connections.continue_with(pending.id, order.token_id)
+    return Preparation(existing, pending.csr_der, pending.redemption_id)
+
+
+def _new_key(keys: SealingKeys, order: Order) -> Prepared:
     key = ec.generate_private_key(ec.SECP256R1())
     key_id = uuid4()
-    sealed = keys.seal(private_pem(key), _binding(key_id, local_user_id, spki_sha256(key.public_key())))
-    return Prepared(key_id, sealed, make_csr(key, common_name), uuid4())
+    sealed = keys.seal(private_pem(key), key_binding(key_id, order.user.id, spki_sha256(key.public_key())))
+    return Prepared(key_id, sealed, make_csr(key, order.common_name), uuid4(), order.token_id)
+
+
+def _verify_same_other_side(peer: Peer, order: Order) -> None:
+    there = (peer.common_name, peer.remote_gateway, peer.enrollment_url)
+    if there == (order.common_name, order.remote_gateway, order.enrollment_url):
+        return
+    forget = f", or forget the one that was begun: `mosaic federation peer delete {peer.id}`" if peer.activated_at is None else ""
+    raise _name_taken(peer, f"Give this one another name with --name{forget}.")
+
+
+def _verify_continuable(peer: Peer, order: Order) -> None:
+    if peer.state is PeerState.SUSPENDED:
+        raise Conflict(
+            Reason.PEER_STATE_CHANGED,
+            f"The connection {peer.name!r} is suspended.",
+            layer=Layer.PEER,
+            remedy=f"Resume it first: `mosaic federation peer resume {peer.name}`.",
+        )
+    if peer.state is PeerState.ACTIVE and not order.reenroll:
+        raise _name_taken(
+            peer,
+            "For another grant, give it another name with --name. For a URL made by `grant token --reenroll`, say --reenroll. "
+            f"To begin afresh, end it first: `mosaic federation peer revoke {peer.name}`.",
+        )
+
+
+def _name_taken(peer: Peer, remedy: str) -> Conflict:
+    return Conflict(
+        Reason.NAME_TAKEN,
+        f"This user has a connection {peer.name!r} already; it is {peer.state}.",
+        layer=Layer.PEER,
+        remedy=remedy,
+    )
 
 
 def open_key(keys: SealingKeys, row: ConnectionKey, *, local_user_id: UUID, common_name: str) -> bytes:
@@ -51,26 +157,7 @@ def open_key(keys: SealingKeys, row: ConnectionKey, *, local_user_id: UUID, comm
         SealBroken: the row was altered, moved, or given to another user.
     """
     csr = verify_csr(row.csr_der, common_name=common_name)
-    return keys.open(row.client_key_sealed, _binding(row.id, local_user_id, csr.spki_sha256))
-
-
-def verify_resumable(peer: Peer, *, common_name: str, remote_gateway: str, enrollment_url: str) -> None:
-    """Accept a connection of this name that was begun and not finished, with the same other side.
-
-    Raises:
-        Conflict: NAME_TAKEN.
-    """
-    begun = (peer.common_name, peer.remote_gateway, peer.enrollment_url)
-    same = begun == (common_name, remote_gateway, enrollment_url)
-    if peer.state is not PeerState.PENDING or not same:
-        # Which token it was made with is not known here. A command that missed the last answer is run again, and has succeeded.
-        finished = "If it is the one that this URL made, nothing is left to do; otherwise g" if same else "G"
-        raise Conflict(
-            Reason.NAME_TAKEN,
-            f"This user has a connection {peer.name!r} already; it is {peer.state}.",
-            layer=Layer.PEER,
-            remedy=f"{finished}ive this one another name with --name.",
-        )
+    return keys.open(row.client_key_sealed, key_binding(row.id, local_user_id, csr.spki_sha256))
 
 
 def verify_answer(
@@ -101,6 +188,13 @@ def verify_answer(
             layer=Layer.PEER,
             remedy="Check the URL with the other operator.",
         )
+    if peer.state is PeerState.ACTIVE and (grant_id, subject_user_id) != (peer.remote_grant_id, peer.remote_subject_user_id):
+        raise InvalidInput(
+            Reason.REQUEST_INVALID,
+            f"The URL was for another grant than the one of the connection {peer.name!r}.",
+            layer=Layer.PEER,
+            remedy="Ask for a new URL, and add it under another name with --name.",
+        )
     return Received(issued, gateway, _verified_endpoint(peer, endpoint, endpoint_host_confirmed), _trust_bundle(pinned_root_der))
 
 
@@ -130,15 +224,35 @@ def _trust_bundle(pinned_root_der: bytes) -> bytes | None:
         raise InvalidInput(Reason.REQUEST_INVALID, "The pinned root is not a certificate in DER.") from None
 
 
-def _binding(key_id: UUID, local_user_id: UUID, public_key_sha256: bytes) -> Binding:
+def key_binding(key_id: UUID, local_user_id: UUID, public_key_sha256: bytes) -> Binding:
+    """Where a connection's sealed key belongs: moved to another row or user, it does not open."""
     return Binding("federation_peer_keys", "client_key_pem", key_id, local_user_id, public_key_sha256)
 
 
-def not_pending(peer: Peer) -> Conflict:
-    """The refusal when a connection left pending meanwhile."""
+def not_waiting(peer: Peer) -> Conflict:
+    """The refusal when nothing of this connection waits for a certificate (any more)."""
     return Conflict(
         Reason.PEER_STATE_CHANGED,
-        f"The connection {peer.name!r} is {peer.state}, not pending.",
+        f"The connection {peer.name!r} is {peer.state} and waits for no certificate.",
         layer=Layer.PEER,
         remedy="`mosaic federation peer show` says what became of it.",
     )
+
+
+def refusal_sentence(peer: Peer, refusal: Refusal) -> str:
+    """Say in words what the other gateway's last refusal means, and what this side's operator can do."""
+    there, name = peer.remote_gateway or "the other gateway", peer.name
+    afresh = f"ask its operator for a new grant, then `mosaic federation peer revoke {name}` and `peer add` with the new URL"
+    anew = f"ask its operator for `mosaic federation grant token {peer.remote_grant_id} --reenroll`, then `peer add --reenroll`"
+    if refusal.reason is Reason.GRANT_NOT_ACTIVE:
+        ended = {"revoked": "has revoked the grant", "expired": "says that the grant has expired"}
+        return f"{there} {ended.get(refusal.grant_status, 'no longer accepts the grant')}: {afresh}."
+    sentences = {
+        Reason.PEER_NOT_ACTIVE: f"{there} has suspended or revoked this gateway: ask its operator.",
+        Reason.CERTIFICATE_REVOKED: f"{there} has revoked this connection's certificate: {anew}.",
+        Reason.CERTIFICATE_NOT_PINNED: f"{there} does not know this connection's certificate: {anew}.",
+        Reason.CERTIFICATE_NOT_ACCEPTED: f"{there} does not accept this connection's certificate; compare the clocks, or {anew}.",
+        Reason.SUBJECT_INACTIVE: f"The user that the grant acts as is not active at {there}: {afresh}.",
+        Reason.SUBJECT_MISMATCH: f"The certificate is for another user than the grant at {there}: {anew}.",
+    }
+    return sentences.get(refusal.reason, f"{there} refuses this connection ({refusal.reason}): ask its operator.")

@@ -17,8 +17,9 @@ from mosaic_common.tokens import unknown_token, verify_enroll_proof
 from mosaic_common.warrants import Purpose, Warrant, WarrantSigner
 from mosaic_common.x509 import Csr, Ordered, draw_serial, verify_csr, verify_issued
 
-from mosaic_grants.domain.lifecycle import GrantStatus, PeerState
-from mosaic_grants.domain.model import Claim, Grant, Peer, Recorded, Token
+from mosaic_grants.domain.lifecycle import ELIGIBLE_PEERS
+from mosaic_grants.domain.model import Claim, Grant, Recorded, Token
+from mosaic_grants.domain.permissions import enrollable_status
 from mosaic_grants.domain.ports import Transaction
 
 LEASE: Final = timedelta(seconds=120)
@@ -71,19 +72,19 @@ class Enrollments:
         Raises:
             TokenRefused, CsrRefused, InvalidInput, Conflict, AccessDenied: see the denial table.
         """
-        token = await tx.find_token(token_id)
+        token = await tx.tokens.find(token_id, locked=True)
         if token is None:
             raise unknown_token()
-        grant, peer = await tx.get_grant(token.grant_id), await tx.get_peer(token.peer_id)
+        grant = await tx.grants.get(token.grant_id)
         # What this token may still do, before what the request asks: a used token tells nothing about CSRs.
         same_redemption = token.redemption_id == redemption_id
         _verify_token(token, tx.now, same_redemption=same_redemption)
-        csr = verify_csr(unverified_csr, common_name=peer.common_name)
+        csr = verify_csr(unverified_csr, common_name=grant.peer_common_name)
         if token.redemption_id is not None and token.csr_sha256 != csr.sha256:
             raise _used()
         if token.fingerprint is not None:
-            return await tx.get_recorded(token.fingerprint)
-        _verify_eligible(token, grant, peer)
+            return await tx.certificates.get_recorded(token.fingerprint)
+        _verify_eligible(token, grant)
         if token.lease_until is not None and token.lease_until > tx.now:
             raise Conflict(
                 Reason.ENROLLMENT_IN_PROGRESS,
@@ -100,20 +101,20 @@ class Enrollments:
                 remedy="Check ca-broker.",
                 metadata={"dependency": CA_BROKER},
             )
-        return await self._order(tx, token, grant, peer, csr, redemption_id)
+        return await self._order(tx, token, grant, csr, redemption_id)
 
-    async def _order(self, tx: Transaction, token: Token, grant: Grant, peer: Peer, csr: Csr, redemption_id: UUID) -> Attempt:
+    async def _order(self, tx: Transaction, token: Token, grant: Grant, csr: Csr, redemption_id: UUID) -> Attempt:
         # An attempt whose lease ran out may have been signed all the same: its serial is owed to the CA before a new one is drawn.
         if token.serial is not None:
-            await tx.owe_revocation(token.serial, grant.id, "attempt not completed")
+            await tx.outbox.owe(token.serial, grant.id, "attempt not completed")
         serial = draw_serial()
         claim = Claim(token.token_id, token.attempt, redemption_id, csr.sha256, csr.spki_sha256, serial, tx.now + LEASE)
-        if not await tx.claim_token(claim):
+        if not await tx.tokens.claim(claim):
             raise _used()
         issued_at = tx.now.replace(microsecond=0)
         warrant = Warrant(
             jti=uuid4(),
-            common_name=peer.common_name,
+            common_name=grant.peer_common_name,
             grant_id=grant.id,
             subject_user_id=grant.subject_user_id,
             csr_sha256=csr.sha256,
@@ -127,12 +128,12 @@ class Enrollments:
 
     async def release(self, tx: Transaction, token_id: bytes, attempt: int) -> None:
         """Give a claim back whose CSR cannot have been signed; a late or repeated release changes nothing."""
-        token = await tx.find_token(token_id)
+        token = await tx.tokens.find(token_id, locked=True)
         if token is None or token.attempt != attempt or token.serial is None or token.fingerprint is not None:
             return
         # That nothing was signed is enrollment's word; the serial is owed all the same.
-        await tx.owe_revocation(token.serial, token.grant_id, "attempt released")
-        await tx.release_token(token_id, attempt)
+        await tx.outbox.owe(token.serial, token.grant_id, "attempt released")
+        await tx.tokens.release(token_id, attempt)
 
     async def complete(self, tx: Transaction, token_id: bytes, attempt: int, unverified_chain: Sequence[bytes]) -> Recorded:
         """Verify what the broker brought, pin it and activate grant and peer.
@@ -142,17 +143,20 @@ class Enrollments:
             Conflict: the grant left pending meanwhile.
             TokenRefused: another attempt has the fence.
         """
-        token = await tx.find_token(token_id)
-        if token is None:
+        named = await tx.tokens.find(token_id)
+        if named is None:
             raise unknown_token()
-        if token.fingerprint is not None or token.attempt != attempt:
+        # 1. Peer, grant, token, in this order: a revocation that comes now waits, and one that came first is seen.
+        grant = await tx.grants.get(named.grant_id, locked=True)
+        token = await tx.tokens.find(token_id, locked=True)
+        if token is None or token.fingerprint is not None or token.attempt != attempt:
             raise _used()
         if token.serial is None or token.spki_sha256 is None or token.lease_until is None:
             raise _used()  # released meanwhile
+        # 2. The broker is believed in nothing.
         ordered_at = (token.lease_until - LEASE).replace(microsecond=0)
-        grant, peer = await tx.get_grant(token.grant_id), await tx.get_peer(token.peer_id)
         ordered = Ordered(
-            common_name=peer.common_name,
+            common_name=grant.peer_common_name,
             grant_id=grant.id,
             subject_user_id=grant.subject_user_id,
             serial=token.serial,
@@ -161,12 +165,16 @@ class Enrollments:
             not_before_min=ordered_at - _NOT_BEFORE_LEEWAY,
         )
         issued = verify_issued(unverified_chain, ordered, root_pem=self._root, now=tx.now)
-        _verify_eligible(token, grant, peer)
-        # One transaction: pinned, complete, active. The guards in SQL have the last word over what was read above.
-        await tx.pin_certificate(grant.id, issued)
-        if not await tx.complete_token(token_id, attempt, issued.fingerprint):
+        _verify_eligible(token, grant)
+        # 3. One transaction: pinned, complete, active. The guards in SQL have the last word over what was read above.
+        if token.reenroll:
+            # Only a renewal supersedes: whoever has the lost key must not use it for another day.
+            await tx.certificates.revoke_all(grant.id, "re-enrolled")
+        await tx.certificates.pin(grant.id, issued)
+        if not await tx.tokens.complete(token_id, attempt, issued.fingerprint):
             raise _used()
-        if not await tx.activate_grant(grant.id) or not await tx.activate_peer(peer.id):
+        activated = token.reenroll or await tx.grants.activate(grant.id)
+        if not activated or not await tx.peers.activate(grant.peer_id):
             raise _grant_changed()
         return Recorded(issued.der, issued.chain_der, grant.id, grant.subject_user_id)
 
@@ -199,16 +207,16 @@ def _verify_token(token: Token, now: datetime, *, same_redemption: bool) -> None
         )
 
 
-def _verify_eligible(token: Token, grant: Grant, peer: Peer) -> None:
+def _verify_eligible(token: Token, grant: Grant) -> None:
     if grant.peer_id != token.peer_id:
         raise InvalidInput(Reason.GRANT_PEER_MISMATCH, "The token was made for another peer than the grant's.", layer=Layer.GRANT)
-    if grant.status is not GrantStatus.PENDING:
+    if grant.status is not enrollable_status(reenroll=token.reenroll):
         raise _grant_changed()
-    if peer.state not in {PeerState.PENDING, PeerState.ACTIVE}:
+    if grant.peer_state not in ELIGIBLE_PEERS:
         raise AccessDenied(
             Reason.PEER_NOT_ACTIVE, "This peer is not accepted.", layer=Layer.PEER, remedy="Ask the other operator about the peer."
         )
-    if grant.subject is None or not grant.subject.active:
+    if not grant.has_active_subject:
         raise AccessDenied(
             Reason.SUBJECT_INACTIVE,
             "The user that this grant acts as is not active.",
@@ -229,7 +237,7 @@ def _used() -> TokenRefused:
 def _grant_changed() -> Conflict:
     return Conflict(
         Reason.GRANT_STATE_CHANGED,
-        "The grant is no longer pending.",
+        "The grant is no longer one that this token enrolls.",
         layer=Layer.GRANT,
         remedy="Ask the other operator what became of the grant.",
     )

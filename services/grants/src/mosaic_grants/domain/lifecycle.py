@@ -29,7 +29,10 @@ PEER_SOURCES: Final[Mapping[PeerState, frozenset[PeerState]]] = {
     PeerState.REVOKED: frozenset({PeerState.PENDING, PeerState.ACTIVE, PeerState.SUSPENDED}),
 }
 
+# Grants are made for, and tokens redeemed by, a peer that is new or welcome.
+ELIGIBLE_PEERS: Final = frozenset({PeerState.PENDING, PeerState.ACTIVE})
+
 # An enrollment never resumes: a suspended peer becomes active again by an operator only.
 ENROLLED_FROM: Final = PEER_SOURCES[PeerState.ACTIVE] - {PeerState.SUSPENDED}
 
-__all__ = ["ENROLLED_FROM", "GRANT_SOURCES", "PEER_SOURCES", "Direction", "GrantStatus", "PeerState"]
+__all__ = ["ELIGIBLE_PEERS", "ENROLLED_FROM", "GRANT_SOURCES", "PEER_SOURCES", "Direction", "GrantStatus", "PeerState"]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from mosaic_common.errors import Reason
 from mosaic_common.scope import Scope
 from mosaic_common.x509 import IssuedCertificate
 
@@ -41,7 +42,9 @@ class Token:
         attempt: 0 before the first claim; the fence of every later step.
         serial: wanted by the running attempt, drawn before anything was signed.
         lease_until: another attempt for the same redemption waits until then.
+        unfinished_at: when it was noticed that the token has run out with a claim that nobody finished.
         fingerprint: of the recorded certificate, once completed.
+        reenroll: replaces the certificate of an active grant, instead of activating a pending one.
     """
 
     token_id: bytes
@@ -57,7 +60,9 @@ class Token:
     attempt: int
     serial: int | None
     lease_until: datetime | None
+    unfinished_at: datetime | None
     fingerprint: bytes | None
+    reenroll: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,22 @@ class Grant:
     revoked_at: datetime | None
     revoked_reason: str | None
     peer_name: str
+    peer_common_name: str
+    peer_state: PeerState
     subject: User | None
+
+    @property
+    def has_active_subject(self) -> bool:
+        return self.subject is not None and self.subject.active
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What the other gateway last answered on a connection: its reason, and the end of the grant where it named one."""
+
+    reason: Reason
+    grant_status: str
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,21 +122,30 @@ class Peer:
     local_user_email: str | None
     remote_grant_id: UUID | None
     remote_subject_user_id: UUID | None
-    redemption_id: UUID | None
+    refusal: Refusal | None
     created_by: str
     created_at: datetime
+    activated_at: datetime | None
     last_seen_at: datetime | None
     revoked_at: datetime | None
+    revoked_reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionKey:
-    """An outbound connection's key pair; the key is sealed and opens only for this row and this user."""
+    """An outbound connection's key pair; the key is sealed and opens only for this row and this user.
+
+    Attributes:
+        redemption_id: of the one redemption that this key's CSR is for, however often it is repeated.
+        token_id: of the token that it was last made or continued with; None for a key older than that.
+    """
 
     id: UUID
     peer_id: UUID
     client_key_sealed: str
     csr_der: bytes
+    redemption_id: UUID
+    token_id: bytes | None
     certificate_pem: bytes | None
     chain_pem: bytes | None
     certificate: Certificate | None
@@ -163,6 +192,7 @@ class TokenDraft:
     grant: Grant
     token_public_key: bytes
     life: timedelta
+    reenroll: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +203,7 @@ class Prepared:
     client_key_sealed: str
     csr_der: bytes
     redemption_id: UUID
+    token_id: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,3 +214,43 @@ class Received:
     gateway: str
     endpoint: str
     trust_bundle_pem: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class OwedRevocation:
+    """A serial that the certificate authority has to list, whether or not it ever signed it."""
+
+    serial: int
+    grant_id: UUID
+    reason: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A claim that nobody finished before its token ran out."""
+
+    token_id: bytes
+    grant_id: UUID
+    peer_id: UUID
+    attempt: int
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """A row of the audit log, as it is shown beside what it is about."""
+
+    request_id: UUID
+    time_us: int
+    event: str
+    actor: str
+    source_address: str
+    outcome: str
+    denied_layer: str | None
+    denied_reason: str | None
+    token_id: bytes | None
+    verb: str | None
+    resource: str
+    result_count: int
+    repeated: int

@@ -9,7 +9,7 @@ from uuid import UUID
 from mosaic_common.errors import InvalidInput, Layer, MosaicError, NotFound, Reason, ScopeRefused, Violation
 from mosaic_common.scope import Scope, parse_scope_json, scope_refused
 
-from mosaic_grants.domain.lifecycle import Direction, GrantStatus, PeerState
+from mosaic_grants.domain.lifecycle import ELIGIBLE_PEERS, Direction, GrantStatus, PeerState
 from mosaic_grants.domain.model import Grant, GrantDraft, Peer, Token, TokenDraft, User
 from mosaic_grants.domain.ports import Transaction
 
@@ -39,13 +39,7 @@ async def draft_grant(
     subject = await find_subject(tx, user)
     scope = await _accepted_scope(tx, subject, unverified_scope)
     found = await get_inbound_peer(tx, peer)
-    if found.state not in {PeerState.PENDING, PeerState.ACTIVE}:
-        raise MosaicError(
-            Reason.PEER_NOT_ELIGIBLE,
-            f"The peer {found.name} is {found.state}.",
-            layer=Layer.PEER,
-            remedy="Resume it, or choose another peer.",
-        )
+    _verify_eligible(found.name, found.state)
     if scope.sensitive_resources and not approve_sensitive:
         raise MosaicError(
             Reason.APPROVAL_REQUIRED,
@@ -62,7 +56,7 @@ async def find_subject(tx: Transaction, user: str) -> User:
     Raises:
         MosaicError: SUBJECT_NOT_ELIGIBLE.
     """
-    found = await tx.find_user(user)
+    found = await tx.users.find(user)
     if found is None or not found.active:
         raise MosaicError(
             Reason.SUBJECT_NOT_ELIGIBLE,
@@ -73,13 +67,33 @@ async def find_subject(tx: Transaction, user: str) -> User:
     return found
 
 
+async def find_user_id(tx: Transaction, user: str) -> UUID:
+    """Return whose rows a list is asked for; a user who is gone may still have grants, by their UUID.
+
+    Raises:
+        MosaicError: SUBJECT_NOT_ELIGIBLE, an email that nobody has.
+    """
+    found = await tx.users.find(user)
+    if found is not None:
+        return found.id
+    try:
+        return UUID(user)
+    except ValueError:
+        raise MosaicError(
+            Reason.SUBJECT_NOT_ELIGIBLE,
+            f"{user!r} is no user of this gateway.",
+            layer=Layer.SUBJECT,
+            remedy="Name a user by UUID or email.",
+        ) from None
+
+
 async def get_inbound_peer(tx: Transaction, peer: str) -> Peer:
     """Return a gateway that may ask us, by id or name.
 
     Raises:
         NotFound: PEER_NOT_FOUND.
     """
-    found = await tx.find_peer(peer, Direction.INBOUND)
+    found = await tx.peers.find(peer, Direction.INBOUND)
     if found is None:
         raise NotFound(
             Reason.PEER_NOT_FOUND,
@@ -100,7 +114,7 @@ async def _accepted_scope(tx: Transaction, subject: User, unverified_scope: str)
         # The teams of a document that does not hold are looked at all the same: one error reports everything.
         violations.extend(refused.violations)
         named = dict(_team_references(unverified_scope))
-    members = await tx.teams_of(subject.id, list(named.values()))
+    members = await tx.users.teams_of(subject.id, list(named.values()))
     violations.extend(
         Violation(pointer, f"is no team of {subject.email} at this gateway")
         for pointer, team in named.items()
@@ -127,12 +141,12 @@ def _team_references(unverified_scope: str) -> Iterator[tuple[str, UUID]]:
                 continue  # the schema has said so
 
 
-def draft_token(grant: Grant, peer: Peer, *, token_public_key: bytes, ttl: timedelta, reenroll: bool) -> TokenDraft:
+def draft_token(grant: Grant, *, token_public_key: bytes, ttl: timedelta, reenroll: bool) -> TokenDraft:
     """Check an order for an enrollment token.
 
     Raises:
         InvalidInput: key or lifetime.
-        MosaicError: GRANT_STATE_CHANGED, PEER_NOT_ELIGIBLE, SUBJECT_NOT_ELIGIBLE, NOT_IMPLEMENTED.
+        MosaicError: GRANT_STATE_CHANGED, PEER_NOT_ELIGIBLE, SUBJECT_NOT_ELIGIBLE.
     """
     if len(token_public_key) != 32:
         raise InvalidInput(Reason.REQUEST_INVALID, "The token's public key is a raw Ed25519 key of 32 bytes.")
@@ -143,20 +157,43 @@ def draft_token(grant: Grant, peer: Peer, *, token_public_key: bytes, ttl: timed
             "An enrollment token lives 1 to 900 seconds.",
             violations=[Violation("ttl_seconds", "must be from 1 to 900")],
         )
-    if reenroll:
-        raise MosaicError(Reason.NOT_IMPLEMENTED, "Re-enrollment of an active grant is not available yet.", layer=Layer.GRANT)
-    if grant.status is not GrantStatus.PENDING:
+    if grant.status is not enrollable_status(reenroll=reenroll):
         raise MosaicError(
             Reason.GRANT_STATE_CHANGED,
-            f"The grant is {grant.status}; only a pending one is enrolled.",
+            f"The grant is {grant.status}; only {'an active one is re-enrolled' if reenroll else 'a pending one is enrolled'}.",
             layer=Layer.GRANT,
-            remedy="Create a new grant.",
+            remedy=_REMEDIES.get((grant.status, reenroll), "Create a new grant."),
         )
-    if peer.state not in {PeerState.PENDING, PeerState.ACTIVE}:
-        raise MosaicError(Reason.PEER_NOT_ELIGIBLE, f"The peer {peer.name} is {peer.state}.", layer=Layer.PEER)
-    if grant.subject is None or not grant.subject.active:
-        raise MosaicError(Reason.SUBJECT_NOT_ELIGIBLE, "The grant's subject user is not active.", layer=Layer.SUBJECT)
-    return TokenDraft(grant, token_public_key, life)
+    _verify_eligible(grant.peer_name, grant.peer_state)
+    if not grant.has_active_subject:
+        raise MosaicError(
+            Reason.SUBJECT_NOT_ELIGIBLE,
+            "The grant's subject user is not active.",
+            layer=Layer.SUBJECT,
+            remedy="Create a grant for an active user.",
+        )
+    return TokenDraft(grant, token_public_key, life, reenroll)
+
+
+def enrollable_status(*, reenroll: bool) -> GrantStatus:
+    """Return the one status of a grant in which such a token may be made, claimed and completed."""
+    return GrantStatus.ACTIVE if reenroll else GrantStatus.PENDING
+
+
+_REMEDIES: Final = {
+    (GrantStatus.ACTIVE, False): "If its key is lost, make a token with --reenroll; it replaces the certificate.",
+    (GrantStatus.PENDING, True): "Make a token without --reenroll.",
+}
+
+
+def _verify_eligible(name: str, state: PeerState) -> None:
+    if state not in ELIGIBLE_PEERS:
+        raise MosaicError(
+            Reason.PEER_NOT_ELIGIBLE,
+            f"The peer {name} is {state}.",
+            layer=Layer.PEER,
+            remedy="Choose another peer." if state is PeerState.REVOKED else "Resume it, or choose another peer.",
+        )
 
 
 def token_state(token: Token, now: datetime) -> str:
@@ -165,6 +202,8 @@ def token_state(token: Token, now: datetime) -> str:
         return "used"
     if token.voided_at is not None:
         return "voided"
+    if token.unfinished_at is not None:
+        return "unfinished"
     if token.redemption_id is not None and token.lease_until is not None:
         return "claimed" if token.lease_until > now else "unfinished"
     return "expired" if token.expires_at <= now else "open"

@@ -1,0 +1,64 @@
+"""The audit log, as it is read beside a grant or a peer."""
+
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Row
+
+from mosaic_grants.adapters.ledger.statements import Statements
+from mosaic_grants.domain.model import AuditEntry
+
+RECENT: Final = 20
+
+_COLUMNS: Final = """
+    request_id, time_us, event, actor, source_address, outcome, denied_layer, denied_reason, token_id, verb, resource,
+    result_count, repeated
+"""
+
+
+class Records:
+    def __init__(self, statements: Statements) -> None:
+        self._sql = statements
+
+    async def list_recent_of_grant(self, grant_id: UUID) -> list[AuditEntry]:
+        return await self._recent("grant_id", grant_id)
+
+    async def list_recent_of_peer(self, peer_id: UUID) -> list[AuditEntry]:
+        return await self._recent("peer_id", peer_id)
+
+    async def find_last_read(self, peer_id: UUID) -> datetime | None:
+        """When an inbound peer last asked for something and was answered, whatever the answer."""
+        row = await self._sql.first(
+            """SELECT time_us FROM federation.federation_audit_log
+               WHERE peer_id = :peer AND event = 'read' ORDER BY time_us DESC LIMIT 1""",
+            peer=peer_id,
+        )
+        return datetime.fromtimestamp(row.time_us / 1_000_000, UTC) if row else None
+
+    async def _recent(self, column: str, value: UUID) -> list[AuditEntry]:
+        rows = await self._sql.all(
+            f"""SELECT {_COLUMNS} FROM federation.federation_audit_log
+                WHERE {column} = :value ORDER BY time_us DESC, seq DESC LIMIT :limit""",  # noqa: S608 - constants
+            value=value,
+            limit=RECENT,
+        )
+        return [_entry(row) for row in rows]
+
+
+def _entry(row: Row[Any]) -> AuditEntry:
+    return AuditEntry(
+        request_id=row.request_id,
+        time_us=row.time_us,
+        event=row.event,
+        actor=row.actor,
+        source_address=row.source_address,
+        outcome=row.outcome,
+        denied_layer=row.denied_layer,
+        denied_reason=row.denied_reason,
+        token_id=bytes(row.token_id) if row.token_id else None,
+        verb=row.verb,
+        resource=row.resource,
+        result_count=row.result_count,
+        repeated=row.repeated,
+    )

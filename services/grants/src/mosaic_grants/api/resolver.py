@@ -1,0 +1,26 @@
+"""GrantResolverService: what the inbound edge may know of a grant."""
+
+from mosaic.grants.v1 import ledger_pb2
+from mosaic_common.errors import NotFound
+from mosaic_common.rpc.call import Call
+
+from mosaic_grants.api.messages import view_message
+from mosaic_grants.api.requests import parse_uuid
+from mosaic_grants.domain.ports import Ledger
+
+
+class GrantResolverServicer:
+    """What the inbound edge may know of a grant."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    async def ResolveGrant(self, request: ledger_pb2.ResolveGrantRequest, _call: Call) -> ledger_pb2.ResolveGrantResponse:
+        grant_id = parse_uuid(request.grant_id, field="grant_id")
+        async with self._ledger.transaction() as tx:
+            try:
+                grant = await tx.grants.get(grant_id)
+            except NotFound:
+                return ledger_pb2.ResolveGrantResponse()
+            certificates = await tx.certificates.list_of(grant.id)
+        return ledger_pb2.ResolveGrantResponse(view=view_message(grant, certificates))
