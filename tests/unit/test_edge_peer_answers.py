@@ -13,7 +13,7 @@ from google.rpc.status_pb2 import Status
 from mosaic.federation.v1.federation_pb2 import ListResourcesResponse
 from mosaic.federation.v1.resources_pb2 import Resource
 from mosaic_common.errors import Reason
-from mosaic_federation_edge.adapters.peers import CLOCK_SKEW, MAX_PAGE_TOKEN, find_reason, verified_page
+from mosaic_federation_edge.adapters.peers import CLOCK_SKEW, MAX_PAGE_TOKEN, find_error_info, verified_page
 from mosaic_federation_edge.domain.fan_out import SourceFailed, SourcePage, SourceStatus
 
 NOW = datetime(2031, 5, 4, 12, 0, tzinfo=UTC)
@@ -150,4 +150,5 @@ def info(reason: str, domain: str = "federation.mosaicstack.dev") -> Packed:
 )
 def test_of_a_peers_error_only_a_known_reason_is_read(refused: grpc.aio.AioRpcError, reason: Reason | None) -> None:
     """Hostile details neither reach the user nor break the query."""
-    assert find_reason(refused) is reason
+    info = find_error_info(refused)
+    assert (Reason(info.reason) if info else None) is reason

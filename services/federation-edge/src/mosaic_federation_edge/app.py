@@ -22,6 +22,7 @@ from mosaic_common.rpc.server import GrpcListener, ServerTls
 from mosaic_federation_edge.adapters.audit_chains import GrantsChains
 from mosaic_federation_edge.adapters.audit_store import PostgresAuditStore
 from mosaic_federation_edge.adapters.audit_writer import AuditWriter
+from mosaic_federation_edge.adapters.connection_reports import ConnectionReports
 from mosaic_federation_edge.adapters.database import Database
 from mosaic_federation_edge.adapters.grant_resolver import GrantsResolver
 from mosaic_federation_edge.adapters.grants_connections import GrantsConnections
@@ -130,10 +131,12 @@ def build_outbound(config: OutboundConfig, clock: Clock, *, limits: Limits = DEF
         clock=clock,
     )
     connections = GrantsConnections(grants)
+    reports = ConnectionReports(grants)
     channels = PeerChannels()
     query = QueryServicer(
         LocalReadFunctions(reads),
         connections,
+        reports,
         Peers(channels, clock),
         QueryTokens(clock),
         TokenBuckets(limits.user, Layer.RATE, time.monotonic),
@@ -150,7 +153,7 @@ def build_outbound(config: OutboundConfig, clock: Clock, *, limits: Limits = DEF
     return Application(
         [user, _internal(config, OUTBOUND, health)],
         health,
-        background=[writer.run, recorder.run, lambda: watch_schema(reads), lambda: forget_keys(connections, channels)],
+        background=[writer.run, recorder.run, reports.run, lambda: watch_schema(reads), lambda: forget_keys(connections, channels)],
         opening=[reads.open, audits.open],
         closing=[recorder.post_counted, writer.drain, channels.close, grants.close, reads.close, audits.close, valkey.close],
     )

@@ -131,16 +131,17 @@ def _does_not_hold() -> SourceFailed:
 
 
 def _failure(error: grpc.aio.AioRpcError) -> SourceFailed:
-    reason = find_reason(error)
+    info = find_error_info(error)
+    reason = Reason(info.reason) if info is not None else None
     status = _STATUSES.get(error.code(), SourceStatus.UNAVAILABLE)
     if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and reason is Reason.RATE_LIMITED:
         # The library says RESOURCE_EXHAUSTED too, of a message above the limit.
         status = SourceStatus.RATE_LIMITED
-    return SourceFailed(status, _SENTENCES[status], reason)
+    return SourceFailed(status, _SENTENCES[status], reason, info.metadata.get("grant_status", "") if info is not None else "")
 
 
-def find_reason(error: grpc.aio.AioRpcError) -> Reason | None:
-    """The reason in a peer's ErrorInfo, when it is one that exists; nothing else of its error is passed on."""
+def find_error_info(error: grpc.aio.AioRpcError) -> ErrorInfo | None:
+    """A peer's ErrorInfo, when its reason is one that exists; nothing else of its error is looked at."""
     for key, value in error.trailing_metadata() or ():
         if key != DETAILS_KEY or not isinstance(value, bytes):
             continue
@@ -150,5 +151,5 @@ def find_reason(error: grpc.aio.AioRpcError) -> Reason | None:
             return None
         for info in infos:
             if info.domain == DOMAIN and info.reason in Reason.__members__:
-                return Reason(info.reason)
+                return info
     return None

@@ -1,5 +1,6 @@
 """FederationService: what this gateway serves to its peers."""
 
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Final, NoReturn
 from uuid import UUID
@@ -7,7 +8,7 @@ from uuid import UUID
 from mosaic.federation.v1 import federation_pb2 as pb
 from mosaic_common.clock import Clock
 from mosaic_common.decision import Allowed, Denied, Presented, Verb, decide
-from mosaic_common.errors import InvalidInput, Layer, Reason, Unimplemented, Violation
+from mosaic_common.errors import InvalidInput, Layer, Reason, Unavailable, Unimplemented, Violation
 from mosaic_common.identity import PeerCertificate
 from mosaic_common.page_tokens import PageBinding, PagePosition, PageTokens, QueryHasher
 from mosaic_common.rpc.call import Call
@@ -15,7 +16,7 @@ from mosaic_common.scope import parse_scope_json
 
 from mosaic_federation_edge.api.admission import Admission
 from mosaic_federation_edge.api.rows import add_rows, fitting_rows
-from mosaic_federation_edge.domain.grant_views import GrantViews
+from mosaic_federation_edge.domain.grant_views import NEGATIVE_MAX_AGE_SECONDS, GrantViews
 from mosaic_federation_edge.domain.pages import cut_page
 from mosaic_federation_edge.domain.rate_limit import RateLimiter
 from mosaic_federation_edge.domain.reads import Grantee, GrantReads, Keyset
@@ -120,11 +121,16 @@ class FederationServicer:
         certificate = self._admission.admit(call)
         # 3. The grant as it stood seconds ago: enough to refuse, never to allow.
         view = await self._views.find(certificate.grant_id)
-        if view is not None and certificate.fingerprint in view.certificates:
-            facts.peer_id = view.peer_id  # a certificate that was never pinned speaks for no peer
         # 4. The decision.
         presented = Presented(certificate.fingerprint, certificate.grant_id, certificate.subject_user_id)
         decision = decide(view, presented, verb, resources, self._clock.now(), page_size=page_size)
+        if isinstance(decision, Denied):
+            # What refuses is believed for a second only: a peer is resumed, a certificate pinned, and must not wait to be let in.
+            with suppress(Unavailable):
+                view = await self._views.find(certificate.grant_id, max_age_seconds=NEGATIVE_MAX_AGE_SECONDS)
+                decision = decide(view, presented, verb, resources, self._clock.now(), page_size=page_size)
+        if view is not None and certificate.fingerprint in view.certificates:
+            facts.peer_id = view.peer_id  # a certificate that was never pinned speaks for no peer
         if isinstance(decision, Denied):
             raise decision.to_error()
         # 5. What the call costs its grant and its peer.

@@ -19,8 +19,15 @@ from mosaic_common.rpc.call import Call
 
 from mosaic_federation_edge.api.rows import add_rows, fitting_rows
 from mosaic_federation_edge.api.users import User
-from mosaic_federation_edge.domain.connections import Connection, Connections, PeerReads
-from mosaic_federation_edge.domain.fan_out import Ask, SourceAnswer, SourcePage, SourceStatus, ask_all
+from mosaic_federation_edge.domain.connections import (
+    OF_THE_CONNECTION,
+    Connection,
+    Connections,
+    PeerReads,
+    PeerRefusal,
+    Reports,
+)
+from mosaic_federation_edge.domain.fan_out import Ask, SourceAnswer, SourceFailed, SourcePage, SourceStatus, ask_all
 from mosaic_federation_edge.domain.merge import fit, newest_first, positions_after
 from mosaic_federation_edge.domain.pages import cut_page
 from mosaic_federation_edge.domain.query_source import LOCAL, Chosen, federated, parse_source
@@ -51,12 +58,14 @@ class QueryServicer:
         self,
         reads: LocalReads,
         connections: Connections,
+        reports: Reports,
         peers: PeerReads[Resource],
         tokens: QueryTokens,
         limiter: RateLimiter,
     ) -> None:
         self._reads: Final = reads
         self._connections: Final = connections
+        self._reports: Final = reports
         self._peers: Final = peers
         self._tokens: Final = tokens
         self._limiter: Final = limiter
@@ -120,7 +129,7 @@ class QueryServicer:
             if source == LOCAL:
                 asks[source] = partial(self._ask_here, user.user_id, query, position)
             elif source in connections:
-                asks[source] = partial(self._ask_peer, connections[source], query, position)
+                asks[source] = partial(self._ask_peer, user, connections[source], query, position)
         return asks
 
     async def _ask_here(self, user_id: UUID, query: ListQuery, position: str, _seconds: float) -> SourcePage[Resource]:
@@ -132,10 +141,19 @@ class QueryServicer:
         last = read.rows[cut.rows - 1] if cut.has_next else None
         return SourcePage(page.rows, page.ByteSize(), f"{last[1]}:{last[0]}" if last else "", truncated=False)
 
-    async def _ask_peer(self, connection: Connection, query: ListQuery, position: str, seconds: float) -> SourcePage[Resource]:
-        return await self._peers.list_rows(
-            connection, query.resource, page_size=query.page_size, page_token=position, seconds=seconds
-        )
+    async def _ask_peer(
+        self, user: User, connection: Connection, query: ListQuery, position: str, seconds: float
+    ) -> SourcePage[Resource]:
+        try:
+            page = await self._peers.list_rows(
+                connection, query.resource, page_size=query.page_size, page_token=position, seconds=seconds
+            )
+        except SourceFailed as failed:
+            if failed.reason in OF_THE_CONNECTION:
+                self._reports.report(user.token, connection.peer_id, PeerRefusal(failed.reason, failed.grant_status))
+            raise
+        self._reports.report(user.token, connection.peer_id, None)
+        return page
 
     def _heed_refusals(self, user: User, answers: list[Answer]) -> None:
         """Raises:

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 from uuid import UUID
+
+from mosaic_common.errors import Reason
 
 from mosaic_federation_edge.domain.fan_out import SourcePage
 
@@ -27,6 +29,38 @@ class Connection:
     key_pem: bytes = field(repr=False)
     chain_pem: bytes = field(repr=False)
     trust_bundle_pem: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRefusal:
+    """What another gateway says of a connection as a whole, not of one query.
+
+    Attributes:
+        grant_status: revoked, expired, or empty where it does not say.
+    """
+
+    reason: Reason
+    grant_status: str
+
+
+OF_THE_CONNECTION: Final = frozenset(
+    {
+        Reason.CERTIFICATE_NOT_ACCEPTED,
+        Reason.CERTIFICATE_NOT_PINNED,
+        Reason.CERTIFICATE_REVOKED,
+        Reason.GRANT_NOT_ACTIVE,
+        Reason.PEER_NOT_ACTIVE,
+        Reason.SUBJECT_MISMATCH,
+        Reason.SUBJECT_INACTIVE,
+    }
+)
+
+
+class Reports(Protocol):
+    """Keeps, for this side's operators, how another gateway answers."""
+
+    def report(self, user_token: str, peer_id: UUID, refusal: PeerRefusal | None) -> None:
+        """Note a refusal, or with None that it answered. Never waits, never fails."""
 
 
 class Connections(Protocol):

@@ -29,13 +29,15 @@ class SourceFailed(Exception):
 
     Attributes:
         reason: the peer's, if it gave one that exists.
+        grant_status: the peer's word for the end of the grant, unverified.
     """
 
-    def __init__(self, status: SourceStatus, message: str, reason: Reason | None = None) -> None:
+    def __init__(self, status: SourceStatus, message: str, reason: Reason | None = None, grant_status: str = "") -> None:
         super().__init__(message)
         self.status: Final = status
         self.message: Final = message
         self.reason: Final = reason
+        self.grant_status: Final = grant_status
 
 
 @dataclass(frozen=True, slots=True)

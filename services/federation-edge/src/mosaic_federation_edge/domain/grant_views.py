@@ -35,8 +35,8 @@ class _Remembered:
     view: GrantView | None
     asked_at: float
 
-    def is_fresh(self, now: float) -> bool:
-        return now - self.asked_at < (NEGATIVE_MAX_AGE_SECONDS if self.view is None else MAX_AGE_SECONDS)
+    def is_fresh(self, now: float, max_age_seconds: float) -> bool:
+        return now - self.asked_at < (NEGATIVE_MAX_AGE_SECONDS if self.view is None else max_age_seconds)
 
 
 class GrantViews:
@@ -49,14 +49,14 @@ class GrantViews:
         self._remembered: Final[OrderedDict[UUID, _Remembered]] = OrderedDict()
         self._asking: Final[dict[UUID, asyncio.Task[GrantView | None]]] = {}
 
-    async def find(self, grant_id: UUID) -> GrantView | None:
-        """Return a view at most 5 s old (an absence at most 1 s), or None when there is no such grant.
+    async def find(self, grant_id: UUID, *, max_age_seconds: float = MAX_AGE_SECONDS) -> GrantView | None:
+        """Return a view at most so old (an absence at most 1 s), or None when there is no such grant.
 
         Raises:
             Unavailable: there is no such view and the grants service gives none.
         """
         remembered = self._remembered.get(grant_id)
-        if remembered is not None and remembered.is_fresh(self._monotonic()):
+        if remembered is not None and remembered.is_fresh(self._monotonic(), max_age_seconds):
             self._remembered.move_to_end(grant_id)
             return remembered.view
         asking = self._asking.get(grant_id)
