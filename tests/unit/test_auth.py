@@ -25,6 +25,7 @@ from mosaic_common.keys import private_pem, public_pem
 
 from tests.support.authorities import new_key
 from tests.support.clock import FakeClock
+from tests.support.jwts import Forgery, altered_claims, misshapen_claims, refused_forms, refused_headers
 
 NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 KEY = new_key()
@@ -158,6 +159,25 @@ def test_refuses_tokens(make: Callable[[], str]) -> None:
     assert refused.value.reason is Reason.AUTH_TOKEN_INVALID
     assert refused.value.layer is Layer.CALLER
     assert token not in refused.value.message or len(token) < 4
+
+
+FORGERY = Forgery.of(issued(Role.READ), KEY)
+
+
+@pytest.mark.parametrize(
+    "token",
+    [*altered_claims(FORGERY), *misshapen_claims(FORGERY), *refused_headers(FORGERY), *refused_forms(FORGERY)],
+)
+def test_refuses_every_alteration(token: str) -> None:
+    """Each claim altered, missing, doubled or of another shape; each header but ours; each other way to write the same."""
+    with pytest.raises(AuthRefused) as refused:
+        verifier().verify(token)
+    assert refused.value.reason is Reason.AUTH_TOKEN_INVALID
+
+
+def test_what_is_altered_was_good() -> None:
+    """Signed again from its own parts, the token above is accepted: each alteration is refused for itself."""
+    assert verifier().verify(FORGERY.signed()).subject == "ada"
 
 
 def test_tells_a_missing_token_from_a_bad_one() -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import string
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from mosaic_common.tokens import (
     renew_proof_message,
     token_id,
     verify_enroll_proof,
+    verify_token_public_key,
 )
 
 # RFC 8032 §7.1, test 1: the seed and its public key.
@@ -59,7 +61,20 @@ def test_a_token_shows_itself_nowhere() -> None:
         pytest.param(TEXT[:-1] + "B", id="stray bits: a second spelling of the same bytes"),
         pytest.param(" " + TEXT[1:], id="a space"),
         pytest.param("é" + TEXT[1:], id="not ASCII"),
-        pytest.param(base64.urlsafe_b64encode(bytes(31)).decode().rstrip("="), id="31 bytes"),
+        *(
+            pytest.param(base64.urlsafe_b64encode(bytes(size)).decode().rstrip("="), id=f"{size} bytes")
+            for size in (1, 16, 31, 33, 64)
+        ),
+        *(
+            pytest.param(character + TEXT[1:], id=f"{character!r} is not of the alphabet")
+            for character in string.printable
+            if character not in string.ascii_letters + string.digits + "-_"
+        ),
+        pytest.param(TEXT[:20] + "\n" + TEXT[20:], id="broken over two lines"),
+        pytest.param("\uff4e" + TEXT[1:], id="a full-width letter"),
+        pytest.param("\ud800" + TEXT[1:], id="half of a surrogate pair"),
+        pytest.param(TEXT * 2, id="twice"),
+        pytest.param("A" * 100_000, id="100 kB"),
     ],
 )
 def test_refuses_other_spellings_without_repeating_them(text: str) -> None:
@@ -134,7 +149,13 @@ PROOF = TOKEN.prove(CSR, REDEMPTION, PIN)
         pytest.param(RFC_PUBLIC_KEY, CSR, UUID(int=1), PIN, PROOF, id="another redemption"),
         pytest.param(RFC_PUBLIC_KEY, CSR, REDEMPTION, bytes(32), PROOF, id="another listener's pin"),
         pytest.param(RFC_PUBLIC_KEY, CSR, REDEMPTION, None, PROOF, id="pin left out"),
+        pytest.param(RFC_PUBLIC_KEY, CSR, REDEMPTION, PIN[::-1], PROOF, id="the pin backwards"),
+        pytest.param(RFC_PUBLIC_KEY, CSR, REDEMPTION, PIN[:-1], PROOF, id="a shorter pin"),
+        pytest.param(RFC_PUBLIC_KEY, b"", REDEMPTION, PIN, PROOF, id="no CSR"),
+        pytest.param(RFC_PUBLIC_KEY[:-1], CSR, REDEMPTION, PIN, PROOF, id="31 bytes of public key"),
         pytest.param(RFC_PUBLIC_KEY, CSR, REDEMPTION, PIN, b"", id="no proof"),
+        pytest.param(RFC_PUBLIC_KEY, CSR, REDEMPTION, PIN, PROOF[:-1], id="truncated by a byte"),
+        pytest.param(RFC_PUBLIC_KEY, CSR, REDEMPTION, PIN, PROOF[:32], id="half of it"),
         pytest.param(RFC_PUBLIC_KEY, CSR, REDEMPTION, PIN, bytes(64), id="zeros"),
         pytest.param(RFC_PUBLIC_KEY, CSR, REDEMPTION, PIN, PROOF + b"\x00", id="trailing byte"),
         pytest.param(RFC_PUBLIC_KEY, CSR, REDEMPTION, PIN, bytes([PROOF[0] ^ 1]) + PROOF[1:], id="one bit altered"),
@@ -227,3 +248,26 @@ def test_refuses_urls_naming_the_part_and_not_the_token(url: str, part: str) -> 
     assert [violation.field for violation in refused.value.violations] == [part]
     assert TEXT[:20] not in str(refused.value)
     assert TEXT[:20] not in refused.value.violations[0].description
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        pytest.param(bytes(32), id="zeros: a buffer that nobody filled"),
+        pytest.param(b"\x01" + bytes(31), id="the neutral element"),
+        pytest.param(b"\x01" + bytes(30) + b"\x80", id="the neutral element, with a sign"),
+        pytest.param(b"\xec" + b"\xff" * 30 + b"\x7f", id="order 2"),
+        pytest.param(b"\xed" + b"\xff" * 30 + b"\xff", id="order 4, not reduced"),
+        pytest.param(bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85"), id="order 8"),
+        pytest.param(b"", id="nothing"),
+        pytest.param(EnrollmentToken.generate().public_key[:31], id="31 bytes"),
+        pytest.param(EnrollmentToken.generate().public_key + b"\x00", id="33 bytes"),
+    ],
+)
+def test_a_token_is_made_for_no_key_that_anybody_can_sign_with(key: bytes) -> None:
+    """Points of small order hold for signatures that nobody made; the keys of real tokens are accepted."""
+    with pytest.raises(InvalidInput) as refused:
+        verify_token_public_key(key)
+    assert refused.value.reason is Reason.REQUEST_INVALID
+    assert [violation.field for violation in refused.value.violations] == ["token_public_key"]
+    verify_token_public_key(EnrollmentToken.generate().public_key)

@@ -15,6 +15,7 @@ from mosaic_common.warrants import Purpose, Warrant, WarrantSigner, WarrantVerif
 
 from tests.support.authorities import new_key
 from tests.support.clock import FakeClock
+from tests.support.jwts import Forgery, altered_claims, misshapen_claims, refused_forms, refused_headers
 
 NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 KEY = new_key()
@@ -153,6 +154,25 @@ def test_refuses_whatever_grants_did_not_order(make: Callable[[], str]) -> None:
         verifier().verify(make())
     assert refused.value.reason is Reason.WARRANT_INVALID
     assert refused.value.remedy
+
+
+FORGERY = Forgery.of(signed(), KEY)
+
+
+@pytest.mark.parametrize(
+    "token",
+    [*altered_claims(FORGERY), *misshapen_claims(FORGERY), *refused_headers(FORGERY), *refused_forms(FORGERY)],
+)
+def test_refuses_every_alteration(token: str) -> None:
+    """Each claim altered, missing, doubled or of another shape; each header but ours; each other way to write the same."""
+    with pytest.raises(WarrantRefused) as refused:
+        verifier().verify(token)
+    assert refused.value.reason is Reason.WARRANT_INVALID
+
+
+def test_what_is_altered_was_good() -> None:
+    """Signed again from its own parts, the token above is accepted: each alteration is refused for itself."""
+    assert verifier().verify(FORGERY.signed()) == WARRANT
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,14 @@ from uuid import UUID, uuid4
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from mosaic_common.errors import CaLied, ConfigurationError, CsrRefused, Layer, Reason
 from mosaic_common.oids import GRANT_ID_OID, SUBJECT_USER_ID_OID
 from mosaic_common.x509 import (
     CLOCK_LEEWAY,
+    MAX_CSR_BYTES,
     Expected,
     IssuedCertificate,
     Ordered,
@@ -28,67 +27,11 @@ from mosaic_common.x509 import (
     verify_received,
 )
 
-from tests.support import authorities
+from tests.support import authorities, csrs
 from tests.support.authorities import Lie, LyingAuthority, double, new_key, omit
+from tests.support.csrs import CsrOf
 
 NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
-
-CsrBuilder = x509.CertificateSigningRequestBuilder
-
-
-def common_names(*names: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name) for name in names])
-
-
-def csr_with(
-    key: CertificateIssuerPrivateKeyTypes | None = None,
-    subject: x509.Name | None = None,
-    algorithm: hashes.SHA256 | hashes.SHA384 | None = None,
-) -> bytes:
-    builder = CsrBuilder().subject_name(common_names("home") if subject is None else subject)
-    signing_key = key or new_key()
-    digest = None if isinstance(signing_key, ed25519.Ed25519PrivateKey) else algorithm or hashes.SHA256()
-    return builder.sign(signing_key, digest).public_bytes(Encoding.DER)
-
-
-def with_flipped_last_bit(der: bytes) -> bytes:
-    return der[:-1] + bytes([der[-1] ^ 1])
-
-
-def with_key_swapped(der: bytes) -> bytes:
-    """A CSR for another's public key: what proof of possession is there to refuse."""
-    mine, theirs = (
-        csr.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        for csr in map(x509.load_der_x509_csr, (der, csr_with()))
-    )
-    return der.replace(mine, theirs)
-
-
-def with_long_name() -> bytes:
-    with pytest.warns(UserWarning, match="length"):
-        name = x509.NameAttribute(NameOID.COMMON_NAME, "x" * 65, _validate=False)
-    return csr_with(subject=x509.Name([name]))
-
-
-def with_compressed_point() -> bytes:
-    """PKCS#10 whose key is a compressed point, signed correctly over exactly that."""
-    key = new_key()
-    der = make_csr(key, "home")
-    info = x509.load_der_x509_csr(der).tbs_certrequest_bytes
-    long = key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
-    short = key.public_key().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
-    algorithm = info[info.index(b"\x30\x13") : info.index(b"\x30\x13") + 21]
-    old_spki, new_spki = b"\x30\x59" + algorithm + b"\x03\x42\x00" + long, b"\x30\x39" + algorithm + b"\x03\x22\x00" + short
-    assert old_spki in info
-    body = info.replace(old_spki, new_spki)
-    body = b"\x30" + bytes([body[1] - 32]) + body[2:] if body[1] < 0x80 else b"\x30\x81" + bytes([body[2] - 32]) + body[3:]
-    if body[1] == 0x81 and body[2] < 0x80:
-        body = b"\x30" + body[2:]
-    signature = key.sign(body, ec.ECDSA(hashes.SHA256()))
-    content = (
-        body + b"\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02" + b"\x03" + bytes([len(signature) + 1]) + b"\x00" + signature
-    )
-    return b"\x30\x81" + bytes([len(content)]) + content
 
 
 def test_accepts_a_csr_and_says_what_it_is() -> None:
@@ -103,78 +46,34 @@ def test_accepts_a_csr_and_says_what_it_is() -> None:
 
 def test_accepts_the_ordered_csr_only() -> None:
     """With a hash given, another request of the same name is refused."""
-    ordered, other = csr_with(), csr_with()
+    ordered, other = make_csr(new_key(), "home"), make_csr(new_key(), "home")
     assert verify_csr(ordered, common_name="home", sha256=fingerprint_sha256(ordered)).der == ordered
     with pytest.raises(CsrRefused) as refused:
         verify_csr(other, common_name="home", sha256=fingerprint_sha256(ordered))
     assert refused.value.reason is Reason.CSR_MISMATCH
 
 
-@pytest.mark.parametrize(
-    "extension",
-    [
-        pytest.param(x509.SubjectAlternativeName([x509.DNSName("grants.work.mosaic.internal")]), id="a SAN"),
-        pytest.param(x509.BasicConstraints(ca=True, path_length=None), id="CA:true"),
-        pytest.param(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), id="serverAuth"),
-        pytest.param(
-            x509.UnrecognizedExtension(x509.ObjectIdentifier(GRANT_ID_OID), b"\x0c\x24" + str(uuid4()).encode()), id="a grant id"
-        ),
-    ],
-)
+@pytest.mark.parametrize("extension", csrs.ASKED_FOR.values(), ids=csrs.ASKED_FOR)
 def test_ignores_what_a_csr_asks_for(extension: x509.ExtensionType) -> None:
     """Asking is allowed and changes nothing: only name and key are taken from a request."""
-    builder = CsrBuilder().subject_name(common_names("home")).add_extension(extension, critical=False)
-    der = builder.sign(new_key(), hashes.SHA256()).public_bytes(Encoding.DER)
-    assert verify_csr(der, common_name="home").common_name == "home"
+    assert verify_csr(csrs.csr_with(csrs.common_names("home"), None, extension), common_name="home").common_name == "home"
 
 
 @pytest.mark.parametrize(
-    ("make", "reason"),
-    [
-        pytest.param(lambda: b"", Reason.CSR_MALFORMED, id="nothing"),
-        pytest.param(lambda: b"\x30\x03\x02\x01\x00", Reason.CSR_MALFORMED, id="other DER"),
-        pytest.param(lambda: bytes(100_000), Reason.CSR_MALFORMED, id="100 kB"),
-        pytest.param(lambda: csr_with(subject=common_names("home", *["x" * 60] * 40)), Reason.CSR_MALFORMED, id="over 2 KiB"),
-        pytest.param(lambda: csr_with() + b"\x00", Reason.CSR_MALFORMED, id="trailing byte"),
-        pytest.param(lambda: csr_with()[:-1], Reason.CSR_MALFORMED, id="one byte short"),
-        pytest.param(
-            lambda: x509.load_der_x509_csr(csr_with()).public_bytes(Encoding.PEM), Reason.CSR_MALFORMED, id="PEM instead of DER"
-        ),
-        pytest.param(
-            lambda: LyingAuthority.make(NOW).root.public_bytes(Encoding.DER), Reason.CSR_MALFORMED, id="a certificate instead"
-        ),
-        pytest.param(lambda: with_flipped_last_bit(csr_with()), Reason.CSR_SIGNATURE_INVALID, id="signature altered"),
-        pytest.param(lambda: with_key_swapped(csr_with()), Reason.CSR_SIGNATURE_INVALID, id="another's public key"),
-        pytest.param(lambda: csr_with(rsa.generate_private_key(65537, 2048)), Reason.CSR_KEY_NOT_ACCEPTED, id="RSA"),
-        pytest.param(lambda: csr_with(ec.generate_private_key(ec.SECP384R1())), Reason.CSR_KEY_NOT_ACCEPTED, id="P-384"),
-        pytest.param(lambda: csr_with(ec.generate_private_key(ec.SECP256K1())), Reason.CSR_KEY_NOT_ACCEPTED, id="secp256k1"),
-        pytest.param(lambda: csr_with(ed25519.Ed25519PrivateKey.generate()), Reason.CSR_KEY_NOT_ACCEPTED, id="Ed25519"),
-        pytest.param(with_compressed_point, Reason.CSR_KEY_NOT_ACCEPTED, id="compressed point: same key, another hash"),
-        pytest.param(lambda: csr_with(subject=common_names("work")), Reason.CSR_COMMON_NAME_MISMATCH, id="another name"),
-        pytest.param(lambda: csr_with(subject=common_names("HOME")), Reason.CSR_COMMON_NAME_MISMATCH, id="another case"),
-        pytest.param(lambda: csr_with(subject=common_names("home ")), Reason.CSR_COMMON_NAME_MISMATCH, id="trailing space"),
-        pytest.param(lambda: csr_with(subject=x509.Name([])), Reason.CSR_COMMON_NAME_MISMATCH, id="no name"),
-        pytest.param(lambda: csr_with(subject=common_names("home", "home")), Reason.CSR_COMMON_NAME_MISMATCH, id="the name twice"),
-        pytest.param(lambda: csr_with(subject=common_names("home", "work")), Reason.CSR_COMMON_NAME_MISMATCH, id="two names"),
-        pytest.param(
-            lambda: csr_with(subject=x509.Name([*common_names("home"), x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Mosaic")])),
-            Reason.CSR_COMMON_NAME_MISMATCH,
-            id="an organization beside it",
-        ),
-        pytest.param(
-            lambda: csr_with(subject=x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "home")])),
-            Reason.CSR_COMMON_NAME_MISMATCH,
-            id="the name as organization",
-        ),
-        pytest.param(with_long_name, Reason.CSR_COMMON_NAME_MISMATCH, id="a name of 65 characters, at which the parser warns"),
-    ],
+    ("make", "reason"), [*csrs.REFUSED, pytest.param(csrs.of_size(100_000), Reason.CSR_MALFORMED, id="100 kB")]
 )
-def test_refuses_csrs(make: Callable[[], bytes], reason: Reason) -> None:
+def test_refuses_csrs(make: CsrOf, reason: Reason) -> None:
     """Nothing that is wrong with a request reaches the authority; each refusal says what it was."""
     with pytest.raises(CsrRefused) as refused:
-        verify_csr(make(), common_name="home")
+        verify_csr(make("home"), common_name="home")
     assert refused.value.reason is reason
     assert refused.value.layer is Layer.CSR
+
+
+def test_accepts_a_csr_of_2_kib() -> None:
+    """The bound is the largest size that is read, not the first that is refused."""
+    der = csrs.of_size(MAX_CSR_BYTES)("home")
+    assert verify_csr(der, common_name="home").der == der
 
 
 def test_draws_positive_serials_of_at_most_128_bits() -> None:

@@ -30,6 +30,19 @@ MAX_URL_CHARACTERS: Final = 2048
 
 _NO_PIN: Final = bytes(32)
 _PIN: Final = re.compile(r"[0-9a-f]{64}")
+# Every encoding of the eight points of small order, the sign bit cleared; the list is libsodium's (ge25519_has_small_order).
+_SMALL_ORDER: Final = frozenset(
+    bytes.fromhex(encoded)
+    for encoded in (
+        "0000000000000000000000000000000000000000000000000000000000000000",
+        "0100000000000000000000000000000000000000000000000000000000000000",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +86,23 @@ class EnrollmentToken:
 def token_id(public_key: bytes) -> bytes:
     """What the serving gateway stores of a token: the SHA-256 of its raw public key, 32 bytes."""
     return hashlib.sha256(public_key).digest()
+
+
+def verify_token_public_key(unverified_public_key: bytes) -> None:
+    """Accept a key that only the holder of its seed can sign with.
+
+    Raises:
+        InvalidInput: REQUEST_INVALID; not 32 bytes, or a point of small order, such as the zeros of a buffer that nobody filled:
+            under one of those, signatures hold that anybody can write down (RFC 8032 §5.1.7 does not refuse them).
+    """
+    point = unverified_public_key[:-1] + bytes([unverified_public_key[-1] & 0x7F]) if unverified_public_key else b""
+    if len(point) != SEED_BYTES or point in _SMALL_ORDER:
+        raise InvalidInput(
+            Reason.REQUEST_INVALID,
+            "The token's public key is none that a token has.",
+            layer=Layer.REQUEST,
+            violations=[Violation("token_public_key", "must be the raw Ed25519 public key of a random seed, 32 bytes")],
+        )
 
 
 def enroll_proof_message(csr_der: bytes, redemption_id: UUID, pin: bytes | None) -> bytes:

@@ -5,7 +5,7 @@ from typing import Final
 
 from mosaic_common.audit import AuditRow
 from mosaic_common.errors import AuthRefused, Layer, MosaicError, Reason
-from mosaic_common.identity import SERVICES
+from mosaic_common.identity import SERVICES, ServiceIdentity
 from mosaic_common.rpc.call import Call
 
 MAX_ROWS: Final = 1024
@@ -46,6 +46,8 @@ def is_counted(call: Call, error: MosaicError) -> bool:
         error.reason is Reason.ENROLLMENT_TOKEN_UNKNOWN
         or (error.reason is Reason.RATE_LIMITED and error.layer is Layer.SOURCE)
         or error.reason is Reason.MESSAGE_MALFORMED
+        # What another service passes on without having looked at it, such as a redemption id that is none.
+        or (isinstance(call.caller, ServiceIdentity) and error.layer is Layer.REQUEST)
         or (isinstance(error, AuthRefused) and call.caller is None)
     )
 

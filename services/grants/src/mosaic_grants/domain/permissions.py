@@ -8,6 +8,7 @@ from uuid import UUID
 
 from mosaic_common.errors import InvalidInput, Layer, MosaicError, NotFound, Reason, ScopeRefused, Violation
 from mosaic_common.scope import Scope, parse_scope_json, scope_refused
+from mosaic_common.tokens import verify_token_public_key
 
 from mosaic_grants.domain.lifecycle import ELIGIBLE_PEERS, Direction, GrantStatus, PeerState
 from mosaic_grants.domain.model import Grant, GrantDraft, Peer, Token, TokenDraft, User
@@ -148,8 +149,7 @@ def draft_token(grant: Grant, *, token_public_key: bytes, ttl: timedelta, reenro
         InvalidInput: key or lifetime.
         MosaicError: GRANT_STATE_CHANGED, PEER_NOT_ELIGIBLE, SUBJECT_NOT_ELIGIBLE.
     """
-    if len(token_public_key) != 32:
-        raise InvalidInput(Reason.REQUEST_INVALID, "The token's public key is a raw Ed25519 key of 32 bytes.")
+    verify_token_public_key(token_public_key)
     life = ttl or MAX_TOKEN_LIFE
     if not timedelta() < life <= MAX_TOKEN_LIFE:
         raise InvalidInput(
