@@ -12,10 +12,10 @@ export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test stress lint format proto lock tools clean
+.PHONY: help demo test stress lint format proto reference lock tools clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: .venv/installed ## two gateways, one enrollment, one federated read (ARGS="--ca step-ca")
 	mosaic dev demo $(ARGS)
@@ -42,6 +42,9 @@ proto: .venv/installed ## proto/gen from proto/mosaic
 	find proto/gen -name '*_pb2*' -delete
 	cd proto && python -m grpc_tools.protoc -I . --python_out=gen --grpc_python_out=gen --mypy_out=quiet:gen --mypy_grpc_out=quiet:gen \
 	    $$(find mosaic -name '*.proto' | LC_ALL=C sort)
+
+reference: .venv/installed ## docs/reference/cli.md and scope.md from the CLI and the schema themselves
+	python -m mosaic_cli.reference docs/reference
 
 lock: .tools/uv/bin/uv ## the hashed requirements from every pyproject.toml (ARGS=--upgrade)
 	$(call compile,requirements-dev.in $(MEMBERS:%=%/pyproject.toml) --all-extras,requirements-dev.txt)

@@ -14,6 +14,9 @@
   "keyUsage": ["digitalSignature"],
   "extKeyUsage": ["clientAuth"],
   "basicConstraints": {"isCA": false},
+{{- with .crlDistributionPoint }}
+  "crlDistributionPoints": [{{ toJson . }}],
+{{- end }}
   "extensions": [
     {"id": "1.3.6.1.4.1.99999.1", "critical": false, "value": {{ toJson (asn1Enc (printf "utf8:%s" .Token.mosaic_grant_id)) }}},
     {"id": "1.3.6.1.4.1.99999.2", "critical": false, "value": {{ toJson (asn1Enc (printf "utf8:%s" .Token.mosaic_subject_user_id)) }}}

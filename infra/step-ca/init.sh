@@ -6,6 +6,8 @@
 #   STEP_CA_ADDRESS                  host:port to listen on                            127.0.0.1:9000
 #   STEP_CA_DNS_NAMES                names in its own TLS certificate, by comma        localhost,127.0.0.1
 #   STEP_CA_PROVISIONER_PASSWORD_FILE  encrypts the exported provisioner key (JWE)     absent: plain JWK, mode 0600
+#   CRL_DISTRIBUTION_POINT           http(s) address of the revocation list, put into  absent: no address
+#                                    every certificate; whoever serves it fetches /1.0/crl
 #
 # Afterwards:  step-ca "$STEPPATH/config/ca.json" --password-file "$STEP_CA_PASSWORD_FILE"
 # The broker gets certs/root_ca.crt, certs/root_ca.sha256 and secrets/mosaic-fed.json, and never the password of the authority's own keys.
@@ -17,16 +19,35 @@ here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 export STEPPATH
 address=${STEP_CA_ADDRESS:-127.0.0.1:9000}
 dns_names=${STEP_CA_DNS_NAMES:-localhost,127.0.0.1}
+distribution_point=${CRL_DISTRIBUTION_POINT:-}
 
 refuse() {
     echo "step-ca init: $1" >&2
     exit 1
 }
 
-[ -s "$STEP_CA_PASSWORD_FILE" ] || refuse "STEP_CA_PASSWORD_FILE names no readable file with a password in it."
-if [ "${MOSAIC_ENV:-production}" != dev ] && cmp -s "$STEP_CA_PASSWORD_FILE" "$here/dev-password.example"; then
-    refuse "the password is the shipped example: write your own, or set MOSAIC_ENV=dev on a machine that serves nobody else."
-fi
+verify_password() { # variable, file
+    [ -s "$2" ] || refuse "$1 names no readable file with a password in it."
+    # step trims what it reads, so a copy without the line break is the example too.
+    if [ "${MOSAIC_ENV:-production}" != dev ] && [ "$(tr -d '[:space:]' <"$2")" = "$(tr -d '[:space:]' <"$here/dev-password.example")" ]; then
+        refuse "$1 holds the shipped example: write your own, or set MOSAIC_ENV=dev on a machine that serves nobody else."
+    fi
+}
+
+verify_text() { # variable, value
+    case $2 in *[\"\\[:cntrl:]]*) refuse "$1 holds a quote, a backslash or a line break, and goes into ca.json as it is." ;; esac
+}
+
+verify_password STEP_CA_PASSWORD_FILE "$STEP_CA_PASSWORD_FILE"
+[ -z "${STEP_CA_PROVISIONER_PASSWORD_FILE:-}" ] || verify_password STEP_CA_PROVISIONER_PASSWORD_FILE "$STEP_CA_PROVISIONER_PASSWORD_FILE"
+verify_text STEPPATH "$STEPPATH"
+verify_text STEP_CA_ADDRESS "$address"
+verify_text STEP_CA_DNS_NAMES "$dns_names"
+verify_text CRL_DISTRIBUTION_POINT "$distribution_point"
+case $distribution_point in
+"" | http://?* | https://?*) ;;
+*) refuse "CRL_DISTRIBUTION_POINT has to begin with http:// or https://." ;;
+esac
 
 make_provisioner_key() { # directory
     # Made beside the authority, not inside it: 'step ca init' would leave the private key in ca.json as encryptedKey, which is served to anyone.
@@ -54,8 +75,13 @@ if [ ! -d "$STEPPATH/secrets" ]; then
     rm -rf "$STEPPATH/.first-boot"
     mkdir -p "$STEPPATH/.first-boot"
     make_secrets "$STEPPATH/.first-boot"
+    sync # a power cut must not leave the new name on empty files
     mv "$STEPPATH/.first-boot" "$STEPPATH/secrets"
 fi
+# Neither root_ca_key nor mosaic-fed.json: both may have been taken off the volume.
+for name in root_ca.crt intermediate_ca.crt intermediate_ca_key mosaic-fed.pub.json; do
+    [ -s "$STEPPATH/secrets/$name" ] || refuse "$STEPPATH/secrets has no $name: restore it from the backup of this volume."
+done
 
 # 2. What is public, and what follows from this release: rendered on every boot.
 render() { # target; content on stdin; whole or not at all
@@ -67,11 +93,15 @@ render() { # target; content on stdin; whole or not at all
 mkdir -p "$STEPPATH/certs" "$STEPPATH/config" "$STEPPATH/templates"
 render "$STEPPATH/certs/root_ca.crt" <"$STEPPATH/secrets/root_ca.crt"
 render "$STEPPATH/certs/intermediate_ca.crt" <"$STEPPATH/secrets/intermediate_ca.crt"
-step certificate fingerprint "$STEPPATH/secrets/root_ca.crt" | render "$STEPPATH/certs/root_ca.sha256"
+fingerprint=$(step certificate fingerprint "$STEPPATH/secrets/root_ca.crt")
+provisioner_key=$(cat "$STEPPATH/secrets/mosaic-fed.pub.json")
+echo "$fingerprint" | render "$STEPPATH/certs/root_ca.sha256"
 render "$STEPPATH/templates/federation-leaf.tpl" <"$here/federation-leaf.tpl"
 
 # disableIssuedAtCheck: a token from before this start is still single-use, because the database remembers its jti.
 # maxTLSCertDuration: the longest that the system issues; the requester chooses below it.
+# renewPeriod: a revocation that was stored when step-ca died before it wrote the list is on it a quarter of an hour later.
+# idpURL: the list names itself as the certificates name it (RFC 5280 §6.3.3), or a strict reader takes it for another one.
 render "$STEPPATH/config/ca.json" <<JSON
 {
   "root": "$STEPPATH/certs/root_ca.crt",
@@ -81,7 +111,7 @@ render "$STEPPATH/config/ca.json" <<JSON
   "dnsNames": ["$(echo "$dns_names" | sed 's/,/", "/g')"],
   "logger": {"format": "json"},
   "db": {"type": "badgerv2", "dataSource": "$STEPPATH/db"},
-  "crl": {"enabled": true, "generateOnRevoke": true, "cacheDuration": "24h"},
+  "crl": {"enabled": true, "generateOnRevoke": true, "cacheDuration": "24h", "renewPeriod": "15m", "idpURL": "$distribution_point"},
   "tls": {"minVersion": 1.3, "maxVersion": 1.3, "renegotiation": false},
   "authority": {
     "disableIssuedAtCheck": true,
@@ -89,7 +119,7 @@ render "$STEPPATH/config/ca.json" <<JSON
       {
         "type": "JWK",
         "name": "mosaic-fed",
-        "key": $(cat "$STEPPATH/secrets/mosaic-fed.pub.json"),
+        "key": $provisioner_key,
         "claims": {
           "minTLSCertDuration": "1s",
           "defaultTLSCertDuration": "720h",
@@ -99,9 +129,15 @@ render "$STEPPATH/config/ca.json" <<JSON
           "disableSmallstepExtensions": true,
           "enableSSHCA": false
         },
-        "options": {"x509": {"templateFile": "$STEPPATH/templates/federation-leaf.tpl"}}
+        "options": {
+          "x509": {
+            "templateFile": "$STEPPATH/templates/federation-leaf.tpl",
+            "templateData": {"crlDistributionPoint": "$distribution_point"}
+          }
+        }
       }
     ]
   }
 }
 JSON
+echo "step-ca init: the SHA-256 of the root, STEP_CA_ROOT_FINGERPRINT of the broker, is $fingerprint"

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,8 +21,10 @@ from mosaic_ca_broker.adapters.embedded_ca import EmbeddedCa
 from mosaic_ca_broker.adapters.signing_claims import signing_claims
 from mosaic_ca_broker.adapters.step_ca import StepCa
 from mosaic_common.clock import SystemClock
+from mosaic_common.crl import RevocationList, verify_revocation_list
 from mosaic_common.errors import CA_MAY_HAVE_SIGNED, CaRefused
 from mosaic_common.oids import GRANT_ID_OID, SUBJECT_USER_ID_OID, encode_uuid
+from mosaic_common.x509 import draw_serial
 
 from tests.support.orders import SigningOrder
 from tests.support.stepca import StepCaServer, running_step_ca
@@ -32,12 +35,12 @@ class Subject:
     """One adapter under test.
 
     Attributes:
-        reopen: a new process, or what comes closest to it, on the same state.
+        reopen: puts a new process, or what comes closest to it, on the same state, and returns its adapter.
     """
 
     authority: EmbeddedCa | StepCa
     root_pem: bytes
-    reopen: Callable[[], None]
+    reopen: Callable[[], EmbeddedCa | StepCa]
 
     async def redeem(self, order: SigningOrder, claims: dict[str, Any]) -> list[bytes]:
         """Order with these claims, past everything that the broker itself would refuse."""
@@ -56,15 +59,19 @@ def step_ca_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StepCaS
 @asynccontextmanager
 async def embedded(directory: Path) -> AsyncIterator[Subject]:
     embedded_ca_folder.init(directory, now=datetime.now(UTC))
-    authority = EmbeddedCa.open(directory, environment="dev", clock=SystemClock())
-    yield Subject(authority, (directory / "root.pem").read_bytes(), reopen=lambda: None)
+
+    def reopen() -> EmbeddedCa:
+        return EmbeddedCa.open(directory, environment="dev", clock=SystemClock())
+
+    yield Subject(reopen(), (directory / "root.pem").read_bytes(), reopen)
 
 
 @asynccontextmanager
 async def step_ca(server: StepCaServer) -> AsyncIterator[Subject]:
-    def kill_and_start() -> None:
+    def kill_and_start() -> StepCa:
         server.kill()
         server.start()
+        return authority
 
     authority = server.client()
     yield Subject(authority, server.root.pem, reopen=kill_and_start)
@@ -173,12 +180,23 @@ UUID_CLAIMS = ("mosaic_grant_id", "mosaic_subject_user_id")
         *(pytest.param(changed(name, f"{uuid4()}\n"), id=f"{name} with a line break") for name in UUID_CLAIMS),
         *(pytest.param(changed(name, f"utf8:{uuid4()}"), id=f"{name} with a prefix of the template's own") for name in UUID_CLAIMS),
         *(pytest.param(changed(name, uuid4().hex), id=f"{name} without hyphens") for name in UUID_CLAIMS),
+        *(pytest.param(changed(name, str(uuid4())[:-1]), id=f"{name} of 35 characters") for name in UUID_CLAIMS),
+        *(pytest.param(changed(name, f"{uuid4()}0"), id=f"{name} of 37 characters") for name in UUID_CLAIMS),
+        *(pytest.param(changed(name, f" {uuid4()}"), id=f"{name} after a blank") for name in UUID_CLAIMS),
+        *(pytest.param(changed(name, f"{uuid4()}\0"), id=f"{name} before a NUL") for name in UUID_CLAIMS),
         *(pytest.param(changed(name, [str(uuid4())]), id=f"{name} is a list") for name in UUID_CLAIMS),
+        *(pytest.param(changed(name, {"id": str(uuid4())}), id=f"{name} is an object") for name in UUID_CLAIMS),
+        *(pytest.param(changed(name, 7), id=f"{name} is a number") for name in UUID_CLAIMS),
+        *(pytest.param(changed(name, True), id=f"{name} is true") for name in UUID_CLAIMS),
         pytest.param(changed("mosaic_serial", 12345), id="serial is a JSON number: 128 bits would be rounded"),
         pytest.param(changed("mosaic_serial", "0"), id="serial zero"),
         pytest.param(changed("mosaic_serial", "-1"), id="serial negative"),
         pytest.param(changed("mosaic_serial", "0x10"), id="serial in hexadecimal"),
         pytest.param(changed("mosaic_serial", "9" * 40), id="serial of 40 digits"),
+        pytest.param(changed("mosaic_serial", "01"), id="serial with a leading zero"),
+        pytest.param(changed("mosaic_serial", "1e3"), id="serial with an exponent"),
+        pytest.param(changed("mosaic_serial", "1\n"), id="serial with a line break"),
+        pytest.param(changed("mosaic_serial", "٣"), id="serial in other digits"),
         pytest.param(changed("mosaic_serial", '1", "isCA": "true'), id="serial that would write into the template"),
         pytest.param(changed("sub", "another"), id="another common name than the CSR's"),
         pytest.param(changed("cnf", {"x5rt#S256": "A" * 43}), id="confirmation of another CSR"),
@@ -236,13 +254,66 @@ async def test_ignores_what_the_csr_asks_for(subject: Subject) -> None:
     order.verify(list(await subject.authority.sign(order.csr, order.warrant)), subject.root_pem)
 
 
-async def test_revokes_what_it_signed_and_what_it_did_not(subject: Subject) -> None:
-    """The serial of an attempt with an unknown end can be revoked, and again: twice is done."""
+async def published(authority: EmbeddedCa | StepCa, root_pem: bytes) -> RevocationList:
+    """What the broker believes of the authority's list, and grants after it."""
+    unverified = await authority.revocation_list()
+    return verify_revocation_list(unverified.crl_der, unverified.chain_der, root_pem=root_pem, now=datetime.now(UTC))
+
+
+async def test_lists_what_it_signed_and_what_it_did_not(subject: Subject) -> None:
+    """The serial of an attempt with an unknown end can be revoked, and again: twice is done. The list shows both at once."""
     order, never_signed = SigningOrder.make(), SigningOrder.make()
     await subject.authority.sign(order.csr, order.warrant)
-    for serial in (order.warrant.serial, never_signed.warrant.serial):
-        await subject.authority.revoke(serial)
-        await subject.authority.revoke(serial)
+    revoked = {order.warrant.serial, never_signed.warrant.serial}
+    before = await published(subject.authority, subject.root_pem)
+    assert not before.serials & revoked
+    for serial in revoked:
+        await subject.authority.revoke(serial, reason="token replaced")
+        await subject.authority.revoke(serial, reason="token replaced")
+    after = await published(subject.authority, subject.root_pem)
+    assert after.serials == before.serials | revoked
+    assert after.number > before.number
+
+
+@pytest.mark.parametrize("serial", [pytest.param(2**128 - 1, id="largest"), pytest.param(1, id="smallest")])
+async def test_lists_every_serial_that_grants_can_draw(subject: Subject, serial: int) -> None:
+    """No serial is too large or too small to be revoked."""
+    await subject.authority.revoke(serial, reason="")
+    assert serial in (await published(subject.authority, subject.root_pem)).serials
+
+
+async def test_never_counts_its_lists_backwards(subject: Subject) -> None:
+    """Over revocations and crashes the number only grows and no serial is lost: grants takes a lower number for a replay."""
+    authority, serials, numbers = subject.authority, set[int](), []
+    for _ in range(3):
+        serials.add(serial := draw_serial())
+        await authority.revoke(serial, reason="")
+        numbers.append((await published(authority, subject.root_pem)).number)
+        authority = await asyncio.to_thread(subject.reopen)
+        after_the_crash = await published(authority, subject.root_pem)
+        numbers.append(after_the_crash.number)
+        assert serials <= after_the_crash.serials
+    assert numbers == sorted(numbers)
+    assert numbers[0] < numbers[2] < numbers[4]
+
+
+async def test_gives_one_number_to_one_list(subject: Subject) -> None:
+    """Revocations and readers that race each other never show two lists under the same number."""
+    lists = dict[int, frozenset[int]]()
+
+    async def revoke_and_read() -> None:
+        await subject.authority.revoke(draw_serial(), reason="")
+        shown = await published(subject.authority, subject.root_pem)
+        assert lists.setdefault(shown.number, shown.serials) == shown.serials
+
+    await asyncio.gather(*(revoke_and_read() for _ in range(8)))
+    in_order = [lists[number] for number in sorted(lists)]
+    assert all(earlier <= later for earlier, later in pairwise(in_order))
+
+
+async def test_accepts_any_words_as_a_reason(subject: Subject) -> None:
+    """Why something is revoked never keeps it from being revoked."""
+    await subject.authority.revoke(draw_serial(), reason='"\n\x00\u202e' + "x" * 5_000)
 
 
 async def test_answers_a_ping(subject: Subject) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from cryptography import x509
 from mosaic.ca.v1 import certificate_authority_pb2 as pb
 from mosaic.ca.v1.certificate_authority_pb2_grpc import CertificateAuthorityServiceStub
 from mosaic_ca_broker.adapters import embedded_ca_folder
@@ -13,11 +14,14 @@ from mosaic_ca_broker.app import build
 from mosaic_ca_broker.config import parse_config
 from mosaic_common import pki
 from mosaic_common.clock import SystemClock
-from mosaic_common.errors import MosaicError, Reason
+from mosaic_common.crl import RevocationList, verify_revocation_list
+from mosaic_common.errors import MosaicError, Reason, RevocationListRefused
 from mosaic_common.identity import CA_BROKER, ENROLLMENT, GRANTS
 from mosaic_common.rpc.client import ClientTls, answer_of, service_channel
 from mosaic_common.warrants import WarrantSigner
+from mosaic_common.x509 import draw_serial
 
+from tests.support.authorities import LyingAuthority
 from tests.support.orders import SigningOrder
 
 GATEWAY = "work"
@@ -107,11 +111,39 @@ async def test_refuses_a_serial_that_is_none(broker: Broker, serial: str) -> Non
     assert [violation.field for violation in refusal.value.violations] == ["serial"]
 
 
-async def test_reserves_the_revocation_list(broker: Broker) -> None:
-    """It has its row and its shape, and says that the code is not there yet."""
+async def list_of(broker: Broker) -> RevocationList:
+    """What grants believes of the broker's answer."""
     async with broker.channel(GRANTS) as channel:
-        with pytest.raises(MosaicError) as refusal:
-            await answer_of(
-                CertificateAuthorityServiceStub(channel).GetRevocationList(pb.GetRevocationListRequest()), dependency=CA_BROKER
-            )
-    assert refusal.value.reason is Reason.NOT_IMPLEMENTED
+        call = CertificateAuthorityServiceStub(channel).GetRevocationList(pb.GetRevocationListRequest())
+        answer = await answer_of(call, dependency=CA_BROKER)
+    root_pem = (broker.ca / "root.pem").read_bytes()
+    return verify_revocation_list(answer.crl_der, answer.chain_der, root_pem=root_pem, now=CLOCK.now())
+
+
+async def test_passes_on_the_revocation_list(broker: Broker) -> None:
+    """Grants can verify it for itself, sees what it revoked, and a number that grows with it."""
+    before = await list_of(broker)
+    serial = draw_serial()
+    async with broker.channel(GRANTS) as channel:
+        request = pb.RevokeCertificateRequest(serial=str(serial), reason="grant revoked")
+        await answer_of(CertificateAuthorityServiceStub(channel).RevokeCertificate(request), dependency=CA_BROKER)
+    after = await list_of(broker)
+    assert after.serials == before.serials | {serial}
+    assert after.number > before.number
+
+
+async def test_passes_on_no_list_that_it_cannot_verify(broker: Broker) -> None:
+    """A list by another authority ends here, as a typed error with a remedy."""
+    published = broker.ca / "revocation-list.der"
+    await list_of(broker)
+    honest = published.read_bytes()
+    number = x509.load_der_x509_crl(honest).extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+    revoked = [int(path.name) for path in (broker.ca / "revoked").iterdir()]
+    published.write_bytes(LyingAuthority.make(CLOCK.now()).publish(revoked, number=number))
+    try:
+        with pytest.raises(RevocationListRefused) as refusal:
+            await list_of(broker)
+    finally:
+        published.write_bytes(honest)
+    assert refusal.value.reason is Reason.REVOCATION_LIST_REFUSED
+    assert refusal.value.remedy

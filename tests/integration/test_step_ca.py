@@ -1,24 +1,30 @@
 """infra/step-ca and the broker's adapter, on a real step-ca."""
 
 import json
+import os
 import re
 import ssl
 import stat
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from mosaic_ca_broker.adapters import embedded_ca_folder
 from mosaic_ca_broker.adapters.embedded_ca import EmbeddedCa
 from mosaic_ca_broker.adapters.federation_root import FederationRoot
 from mosaic_ca_broker.adapters.provisioner_key import ProvisionerKey
+from mosaic_ca_broker.adapters.signing_claims import signing_claims
 from mosaic_ca_broker.adapters.step_ca import StepCa
 from mosaic_common.clock import SystemClock
-from mosaic_common.errors import CaRefused, CaUnreachable, ConfigurationError
+from mosaic_common.errors import CA_MAY_HAVE_SIGNED, CaError, CaRefused, CaUnreachable, ConfigurationError
 
 from tests.support.orders import SigningOrder
 from tests.support.stepca import StepCaServer, initialised_step_ca, running_step_ca
@@ -69,13 +75,6 @@ class TestInit:
             assert refusal.returncode == 1
             assert "restore secrets/" in refusal.stderr
 
-    def test_refuses_the_shipped_password(self, tmp_path: Path) -> None:
-        """The example opens nothing in production, and everything in development."""
-        with initialised_step_ca(tmp_path / "step-ca") as server:
-            server.password = (Path(__file__).parents[2] / "infra" / "step-ca" / "dev-password.example").read_text()
-            assert "shipped example" in server.init().stderr
-            assert server.init(MOSAIC_ENV="dev").returncode == 0
-
     def test_serves_no_private_key(self, server: StepCaServer) -> None:
         """encryptedKey would be handed to anyone who asks; the exported key is its owner's alone, and there is one provisioner."""
         text = (server.directory / "config" / "ca.json").read_text()
@@ -94,9 +93,57 @@ class TestInit:
         assert provisioner["claims"]["maxTLSCertDuration"] == "720h"
         assert authority["disableIssuedAtCheck"] is True
 
+    def test_switches_the_list_on(self, server: StepCaServer) -> None:
+        """Written with each revocation, and again in any case long before a reader would call it old."""
+        assert ca_json(server)["crl"] == {
+            "enabled": True,
+            "generateOnRevoke": True,
+            "cacheDuration": "24h",
+            "renewPeriod": "15m",
+            "idpURL": "",
+        }
+
+
+def serve(server: StepCaServer, **changes: str) -> "subprocess.CompletedProcess[str]":
+    """Start the broker as a process with what an operator would give it, for as long as it takes to refuse."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "MOSAIC_GATEWAY": "work",
+        "MOSAIC_PKI_DIR": str(server.directory),
+        "MOSAIC_INTERNAL_LISTEN": "127.0.0.1:1",
+        "STEP_CA_URL": server.url,
+        "STEP_CA_PROVISIONER_KEY_JSON_FILE": str(server.directory / "secrets" / "mosaic-fed.json"),
+        "STEP_CA_ROOT_CERT_PATH": str(server.root_path),
+        "STEP_CA_ROOT_FINGERPRINT": server.root.fingerprint.hex(),
+    }
+    command = [sys.executable, "-m", "mosaic_ca_broker", "serve"]
+    return subprocess.run(command, env=environment | changes, capture_output=True, text=True, check=False, timeout=30)
+
 
 class TestPinning:
     """Only the pinned root is believed."""
+
+    @pytest.mark.parametrize(
+        ("changes", "named"),
+        [
+            pytest.param({"STEP_CA_ROOT_FINGERPRINT": "0" * 64}, "STEP_CA_ROOT_FINGERPRINT", id="another fingerprint"),
+            pytest.param({"STEP_CA_ROOT_CERT_PATH": "/nowhere"}, "/nowhere", id="no root"),
+            pytest.param({"STEP_CA_PROVISIONER_KEY_JSON_FILE": "/nowhere"}, "STEP_CA_PROVISIONER_KEY_JSON_FILE", id="no key"),
+            pytest.param(
+                {"STEP_CA_PROVISIONER_PASSWORD": "example-only-write-your-own"},
+                "STEP_CA_PROVISIONER_PASSWORD",
+                id="the example password",
+            ),
+            pytest.param({}, "warrant", id="all of that right: the next thing that is missing"),
+        ],
+    )
+    def test_stops_the_start_with_one_sentence(self, server: StepCaServer, changes: dict[str, str], named: str) -> None:
+        """What cannot be believed is found before anything listens, and named."""
+        done = serve(server, **changes)
+        assert done.returncode == 1
+        (sentence,) = done.stderr.splitlines()
+        assert sentence.startswith("ca-broker: ")
+        assert named in sentence
 
     async def test_does_not_talk_to_another_authority(self, server: StepCaServer, tmp_path: Path) -> None:
         """A server under another root gets no token: the handshake ends first, and the remedy names the pin."""
@@ -174,21 +221,182 @@ class TestProvisionerKey:
         assert "provisioner key" in refusal.value.remedy
 
 
-async def test_lists_revocations_after_a_crash(tmp_path: Path) -> None:
-    """A serial that was revoked stays on the list through kill −9, signed or not."""
-    order = SigningOrder.make()
+async def test_is_told_why_without_a_line_of_ones_own(tmp_path: Path) -> None:
+    """A reason reaches step-ca's log as one printable field of its entry, whatever an operator typed."""
     with running_step_ca(tmp_path / "step-ca") as server:
         client = server.client()
-        await client.sign(order.csr, order.warrant)
-        for serial in (order.warrant.serial, 12345):
-            await client.revoke(serial)
+        await client.revoke(12345, reason='laptop lost\n{"level":"fake"}')
         await client.aclose()
-        server.kill()
+        entries = [json.loads(line) for line in (server.directory / "log").read_text().splitlines() if line.startswith("{")]
+    (entry,) = (each for each in entries if each.get("serial") == "12345")
+    assert (entry["reason"], entry["reasonCode"]) == ('laptop lost?{"level":"fake"}', 9)
+
+
+Configure = Callable[[dict[str, Any]], object]
+
+
+@contextmanager
+def reconfigured(tmp_path: Path, configure: Configure) -> Iterator[StepCaServer]:
+    """Yield a running authority whose ca.json is not what init.sh wrote."""
+    with initialised_step_ca(tmp_path / "step-ca") as server:
+        configuration = server.directory / "config" / "ca.json"
+        document = json.loads(configuration.read_text())
+        configure(document)
+        configuration.write_text(json.dumps(document))
         server.start()
-        async with httpx.AsyncClient(verify=server.root.tls_context(), trust_env=False) as plain:
-            crl = (await plain.get(f"{server.url}/1.0/crl")).content
-    revoked = {entry.serial_number for entry in x509.load_der_x509_crl(crl)}
-    assert revoked == {order.warrant.serial, 12345}
+        yield server
+
+
+def without_database(configuration: dict[str, Any]) -> None:
+    del configuration["db"], configuration["crl"]
+
+
+def without_list(configuration: dict[str, Any]) -> None:
+    del configuration["crl"]
+
+
+def provisioner_of(configuration: dict[str, Any]) -> dict[str, Any]:
+    (provisioner,) = configuration["authority"]["provisioners"]
+    found: dict[str, Any] = provisioner
+    return found
+
+
+def with_short_lifetimes(configuration: dict[str, Any]) -> None:
+    provisioner_of(configuration)["claims"] |= {"maxTLSCertDuration": "1h", "defaultTLSCertDuration": "1h"}
+
+
+def with_broken_template(configuration: dict[str, Any]) -> None:
+    provisioner_of(configuration)["options"] = {"x509": {"template": '{"subject": '}}
+
+
+def with_other_provisioner(configuration: dict[str, Any]) -> None:
+    provisioner_of(configuration)["name"] = "somebody-else"
+
+
+class TestMisconfigured:
+    """A step-ca that is not set up as infra/step-ca does: each mistake is a typed error that names what to do about it."""
+
+    @pytest.mark.parametrize(
+        ("configure", "error", "may_have_signed", "remedy"),
+        [
+            pytest.param(with_short_lifetimes, CaRefused, "false", "claims of provisioner", id="403: other claims"),
+            pytest.param(with_other_provisioner, CaRefused, "true", "provisioner key", id="401: another provisioner"),
+            pytest.param(with_broken_template, CaUnreachable, "true", "template", id="500: a template that does not parse"),
+        ],
+    )
+    async def test_when_it_signs(
+        self, tmp_path: Path, configure: Configure, error: type[CaError], may_have_signed: str, remedy: str
+    ) -> None:
+        """What cannot be signed says why, and whether it may have been."""
+        with reconfigured(tmp_path, configure) as server:
+            client, order = server.client(), SigningOrder.make()
+            with pytest.raises(CaError) as refusal:
+                await client.sign(order.csr, order.warrant)
+            await client.aclose()
+        assert type(refusal.value) is error
+        assert refusal.value.metadata[CA_MAY_HAVE_SIGNED] == may_have_signed
+        assert refusal.value.remedy is not None
+        assert remedy in refusal.value.remedy
+
+    @pytest.mark.parametrize(
+        ("configure", "error", "remedy"),
+        [
+            pytest.param(without_database, CaUnreachable, "--no-db", id="501: no database"),
+            pytest.param(with_other_provisioner, CaRefused, "token of its own", id="401: another provisioner"),
+        ],
+    )
+    async def test_when_it_revokes(self, tmp_path: Path, configure: Configure, error: type[CaError], remedy: str) -> None:
+        """A revocation that was not stored stays owed, and the remedy says what keeps it so."""
+        with reconfigured(tmp_path, configure) as server:
+            client = server.client()
+            with pytest.raises(CaError) as refusal:
+                await client.revoke(7, reason="")
+            await client.aclose()
+        assert type(refusal.value) is error
+        assert refusal.value.remedy is not None
+        assert remedy in refusal.value.remedy
+
+    @pytest.mark.parametrize("configure", [without_database, without_list])
+    async def test_when_it_publishes(self, tmp_path: Path, configure: Configure) -> None:
+        """404: an authority without a list is one whose revocations nobody sees."""
+        with reconfigured(tmp_path, configure) as server:
+            client = server.client()
+            with pytest.raises(CaRefused) as refusal:
+                await client.revocation_list()
+            await client.aclose()
+        assert refusal.value.remedy is not None
+        assert "switches the list on" in refusal.value.remedy
+
+
+HOSTILE = {
+    "subject": {"commonName": "work"},
+    "crlDistributionPoint": "https://evil.example.com/crl",
+    "Token": {"mosaic_grant_id": "00000000-0000-4000-8000-000000000001"},
+    "mosaic_grant_id": "00000000-0000-4000-8000-000000000001",
+    "Insecure": {"User": {}},
+    "sans": [{"type": "dns", "value": "evil.example.com"}],
+    "extensions": [{"id": "1.3.6.1.4.1.99999.1", "value": "DAF4"}],
+    "basicConstraints": {"isCA": True},
+}
+
+
+async def test_takes_nothing_from_template_data(server: StepCaServer) -> None:
+    """What a requester sends beside its token changes no byte of the certificate's content, and stands in for no claim."""
+    order = SigningOrder.make()
+    claims = signing_claims(order.csr, order.warrant)
+    order.verify(await redeem_raw(server, order, claims), server.root.pem)
+    again = SigningOrder.make()
+    claims = signing_claims(again.csr, again.warrant)
+    del claims["mosaic_grant_id"]
+    with pytest.raises(httpx.HTTPStatusError) as refusal:
+        await redeem_raw(server, again, claims)
+    assert refusal.value.response.status_code == 400
+    assert "the claim mosaic_grant_id is absent" in refusal.value.response.text
+
+
+async def redeem_raw(server: StepCaServer, order: SigningOrder, claims: dict[str, Any]) -> list[bytes]:
+    token = server.provisioner_key.mint(claims, audience=f"{server.url}/1.0/sign", now=datetime.now(UTC))
+    csr = x509.load_der_x509_csr(order.csr.der).public_bytes(Encoding.PEM).decode()
+    request = {"csr": csr, "ott": token, "notAfter": f"{order.warrant.not_after:%Y-%m-%dT%H:%M:%SZ}", "templateData": HOSTILE}
+    async with httpx.AsyncClient(verify=server.root.tls_context(), trust_env=False) as raw:
+        answer = (await raw.post(f"{server.url}/1.0/sign", json=request)).raise_for_status()
+    return [ssl.PEM_cert_to_DER_cert(pem) for pem in answer.json()["certChain"]]
+
+
+@pytest.mark.openssl
+async def test_names_its_list_where_one_is_configured(tmp_path: Path) -> None:
+    """The certificate names the list, the list names itself the same, and openssl finds the revoked certificate on it."""
+    url = "https://ca.example.com/federation.crl"
+    with initialised_step_ca(tmp_path / "step-ca", CRL_DISTRIBUTION_POINT=url) as server:
+        server.start()
+        client = server.client()
+        leaves = []
+        for name in ("revoked", "live"):
+            order = SigningOrder.make()
+            chain = list(await client.sign(order.csr, order.warrant))
+            order.verify(chain, server.root.pem)
+            leaves.append(x509.load_der_x509_certificate(chain[0]))
+            (tmp_path / f"{name}.pem").write_text(ssl.DER_cert_to_PEM_cert(chain[0]))
+            if name == "revoked":
+                await client.revoke(order.warrant.serial, reason="")
+        shown = await client.revocation_list()
+        await client.aclose()
+    for leaf in leaves:
+        (extension,) = (each for each in leaf.extensions if isinstance(each.value, x509.CRLDistributionPoints))
+        assert not extension.critical
+        assert [[name.value for name in point.full_name or ()] for point in extension.value] == [[url]]
+    crl = x509.load_der_x509_crl(shown.crl_der)
+    names = crl.extensions.get_extension_for_class(x509.IssuingDistributionPoint).value.full_name
+    assert [name.value for name in names or ()] == [url]
+
+    (tmp_path / "crl.pem").write_bytes(crl.public_bytes(Encoding.PEM))
+    intermediate = server.directory / "certs" / "intermediate_ca.crt"
+    checks: list[str | Path] = ["-CAfile", server.root_path, "-untrusted", intermediate, "-crl_check", "-CRLfile"]
+    checks.append(tmp_path / "crl.pem")
+    assert "OK" in openssl("verify", *checks, tmp_path / "live.pem")
+    with pytest.raises(subprocess.CalledProcessError) as refusal:
+        openssl("verify", *checks, tmp_path / "revoked.pem")
+    assert "certificate revoked" in refusal.value.stderr
 
 
 @pytest.mark.openssl

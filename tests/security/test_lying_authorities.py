@@ -23,7 +23,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from mosaic.ca.v1 import certificate_authority_pb2 as pb
 from mosaic_ca_broker.adapters.federation_root import FederationRoot
 from mosaic_ca_broker.app import Trusted
-from mosaic_ca_broker.domain.authority import CertificateAuthority
+from mosaic_ca_broker.domain.authority import CertificateAuthority, UnverifiedRevocationList
 from mosaic_cli.dev.embedded import EmbeddedValkey
 from mosaic_common.config import load
 from mosaic_common.identity import CA_BROKER, ENROLLMENT, GRANTS, OPERATOR, service_uri
@@ -76,7 +76,12 @@ class LyingCa(Liar):
     async def sign(self, csr: Csr, warrant: Warrant) -> Sequence[bytes]:
         return self.answer(csr, warrant)
 
-    async def revoke(self, serial: int) -> None: ...
+    async def revoke(self, serial: int, *, reason: str) -> None: ...
+
+    async def revocation_list(self) -> UnverifiedRevocationList:
+        authority = authority_of(self._gateway)
+        return UnverifiedRevocationList(authority.publish(()), authority.chain_der)
+
     async def ping(self) -> None: ...
     async def aclose(self) -> None: ...
 

@@ -8,7 +8,7 @@ write the ones that we have to refuse.
 """
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol, Self
@@ -26,6 +26,8 @@ KEY_USAGE: Final = ExtensionOID.KEY_USAGE.dotted_string
 EXTENDED_KEY_USAGE: Final = ExtensionOID.EXTENDED_KEY_USAGE.dotted_string
 BASIC_CONSTRAINTS: Final = ExtensionOID.BASIC_CONSTRAINTS.dotted_string
 SUBJECT_KEY_ID: Final = ExtensionOID.SUBJECT_KEY_IDENTIFIER.dotted_string
+CRL_NUMBER: Final = ExtensionOID.CRL_NUMBER.dotted_string
+DISTRIBUTION_POINT: Final = ExtensionOID.ISSUING_DISTRIBUTION_POINT.dotted_string
 AUTHORITY_KEY_ID: Final = ExtensionOID.AUTHORITY_KEY_IDENTIFIER.dotted_string
 
 
@@ -69,6 +71,31 @@ class Leaf:
 
 
 Lie = Callable[[Leaf], Leaf]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One revoked serial."""
+
+    serial: int
+    extensions: tuple[RawExtension, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedList:
+    """A revocation list before it is signed; ``version`` 1 has no extensions."""
+
+    version: int
+    issuer: x509.Name
+    this_update: datetime
+    next_update: datetime | None
+    entries: tuple[Entry, ...]
+    extensions: tuple[RawExtension, ...]
+    signing_key: ec.EllipticCurvePrivateKey
+    digest: hashes.SHA1 | hashes.SHA256
+
+
+ListLie = Callable[[PublishedList], PublishedList]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +151,31 @@ class LyingAuthority:
             leaf = lie(leaf)
         chain = [] if self.intermediate is None else [self.intermediate.public_bytes(Encoding.DER)]
         return [_sign(leaf), *chain]
+
+    def publish(self, serials: Iterable[int], *lies: ListLie, number: int = 1) -> bytes:
+        """Return a revocation list in DER, as step-ca writes one."""
+        published = PublishedList(
+            version=2,
+            issuer=self.issuer.subject,
+            this_update=self.now,
+            next_update=self.now + timedelta(hours=24),
+            entries=tuple(map(Entry, serials)),
+            extensions=(
+                RawExtension(AUTHORITY_KEY_ID, False, _authority_key_id(self.issuer).public_bytes()),
+                RawExtension(CRL_NUMBER, False, x509.CRLNumber(number).public_bytes()),
+                RawExtension(DISTRIBUTION_POINT, True, distribution_point(only_contains_user_certs=True)),
+            ),
+            signing_key=self.intermediate_key or self.root_key,
+            digest=hashes.SHA256(),
+        )
+        for lie in lies:
+            published = lie(published)
+        return _sign_list(published)
+
+    @property
+    def chain_der(self) -> tuple[bytes, ...]:
+        """What a list is published with: the intermediate, if there is one."""
+        return () if self.intermediate is None else (self.intermediate.public_bytes(Encoding.DER),)
 
     def sign_pem(self, public_key: PublicKeyTypes, order: Order, *lies: Lie) -> bytes:
         """Return the same chain in PEM, as a client presents it."""
@@ -270,6 +322,34 @@ def signed_by_stranger(leaf: Leaf) -> Leaf:
     return replace(leaf, signing_key=new_key())
 
 
+def distribution_point(**says: Any) -> bytes:
+    """An IssuingDistributionPoint with a name and whatever else it says, as x509 spells it."""
+    silent: dict[str, Any] = {
+        "relative_name": None,
+        "only_contains_user_certs": False,
+        "only_contains_ca_certs": False,
+        "only_some_reasons": None,
+        "indirect_crl": False,
+        "only_contains_attribute_certs": False,
+    }
+    name = [x509.UniformResourceIdentifier("https://localhost/1.0/crl")]
+    return x509.IssuingDistributionPoint(full_name=name, **silent | says).public_bytes()
+
+
+def list_without(oid: str) -> ListLie:
+    return lambda published: replace(published, extensions=tuple(each for each in published.extensions if each.oid != oid))
+
+
+def list_with(oid: str, value: bytes, *, critical: bool = False) -> ListLie:
+    """The extension's value replaced, or added where there was none."""
+    added = RawExtension(oid, critical, value)
+    return lambda published: replace(published, extensions=(*list_without(oid)(published).extensions, added))
+
+
+def list_with_entry(serial: int, *extensions: RawExtension) -> ListLie:
+    return lambda published: replace(published, entries=(*published.entries, Entry(serial, extensions)))
+
+
 # ── assembling ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -295,6 +375,29 @@ def _sign(leaf: Leaf) -> bytes:
     )
     signature = leaf.signing_key.sign(tbs, ec.ECDSA(hashes.SHA256()))
     return _sequence(tbs, _ECDSA_WITH_SHA256, _tagged(0x03, b"\x00" + signature))
+
+
+def _sign_list(published: PublishedList) -> bytes:
+    algorithm = _ECDSA_WITH[type(published.digest)]
+    entries = [
+        _sequence(_integer(each.serial), _utc_time(published.this_update), _extensions(each.extensions))
+        for each in published.entries
+    ]
+    tbs = _sequence(
+        _integer(published.version - 1) if published.version > 1 else b"",
+        algorithm,
+        published.issuer.public_bytes(),
+        _utc_time(published.this_update),
+        _utc_time(published.next_update) if published.next_update else b"",
+        _sequence(*entries) if entries else b"",
+        _tagged(0xA0, _extensions(published.extensions)) if published.extensions else b"",
+    )
+    signature = published.signing_key.sign(tbs, ec.ECDSA(published.digest))
+    return _sequence(tbs, algorithm, _tagged(0x03, b"\x00" + signature))
+
+
+def _extensions(extensions: tuple[RawExtension, ...]) -> bytes:
+    return _sequence(*map(_extension, extensions)) if extensions else b""
 
 
 def _extension(extension: RawExtension) -> bytes:
@@ -336,6 +439,7 @@ def _utc_time(moment: datetime) -> bytes:
 
 
 _ECDSA_WITH_SHA256: Final = _sequence(_oid("1.2.840.10045.4.3.2"))
+_ECDSA_WITH: Final = {hashes.SHA1: _sequence(_oid("1.2.840.10045.4.1")), hashes.SHA256: _ECDSA_WITH_SHA256}
 
 
 def _authority_certificate(

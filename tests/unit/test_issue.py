@@ -9,6 +9,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from mosaic_ca_broker.adapters.ca_errors import refused, unreachable
+from mosaic_ca_broker.domain.authority import UnverifiedRevocationList
 from mosaic_ca_broker.domain.issue import Issuer
 from mosaic_common.errors import CaError, CaLied, CaRefused, CaUnreachable, CsrRefused, MosaicError, Reason, WarrantRefused
 from mosaic_common.keys import private_pem, public_pem
@@ -44,7 +45,10 @@ class AuthorityThatLies:
             raise self._failure
         return self._signer.sign(csr.public_key, warrant, *self._lies)
 
-    async def revoke(self, serial: int) -> None: ...
+    async def revoke(self, serial: int, *, reason: str) -> None: ...
+    async def revocation_list(self) -> UnverifiedRevocationList:
+        return UnverifiedRevocationList(self._signer.publish(()), self._signer.chain_der)
+
     async def ping(self) -> None: ...
     async def aclose(self) -> None: ...
 

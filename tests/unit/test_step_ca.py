@@ -4,8 +4,9 @@ import base64
 import hashlib
 import json
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mosaic_ca_broker.adapters import embedded_ca_folder
 from mosaic_ca_broker.adapters.federation_root import FederationRoot
 from mosaic_ca_broker.adapters.provisioner_key import ProvisionerKey
 from mosaic_ca_broker.adapters.step_ca import StepCa
+from mosaic_common.crl import MAX_REVOCATION_LIST_BYTES
 from mosaic_common.errors import CA_MAY_HAVE_SIGNED, CaError, CaLied, CaRefused, CaUnreachable, ConfigurationError
 from mosaic_common.x509 import verify_csr
 
@@ -241,24 +243,161 @@ async def test_no_error_repeats_token_or_csr(dial: Dial, order: SigningOrder) ->
 async def test_revokes_with_a_token_of_its_own(dial: Dial, jwk: ECKey) -> None:
     """The token names the decimal serial and the revoke endpoint; passive, so that the CRL tells it."""
     step_ca, wire = dial(answering(200, {"status": "ok"}))
-    await step_ca.revoke(2**127 + 1)
+    await step_ca.revoke(2**127 + 1, reason="peer revoked")
     claims = jwt.decode(wire.sent["ott"], jwk, algorithms=["ES256"]).claims
     assert (claims["sub"], claims["aud"]) == (str(2**127 + 1), f"{URL}/1.0/revoke")
-    assert (wire.sent["serial"], wire.sent["passive"]) == (str(2**127 + 1), True)
+    assert {name: value for name, value in wire.sent.items() if name != "ott"} == {
+        "serial": str(2**127 + 1),
+        "passive": True,
+        "reasonCode": 9,  # privilegeWithdrawn
+        "reason": "peer revoked",
+    }
+
+
+async def test_makes_the_reason_safe(dial: Dial) -> None:
+    """step-ca writes it into its log: no line break, escape or length of an operator's reaches it."""
+    step_ca, wire = dial(answering(200, {"status": "ok"}))
+    await step_ca.revoke(7, reason='lost\n{"level":"fake"}\x1b[31m\u202e' + "x" * 500)
+    reason = wire.sent["reason"]
+    assert reason.startswith('lost?{"level":"fake"}?[31m?x')
+    assert (len(reason), reason.isprintable()) == (200, True)
 
 
 async def test_takes_already_revoked_as_done(dial: Dial) -> None:
     """The outbox repeats what it is not sure of; the second time is no failure."""
     step_ca, _ = dial(answering(400, {"status": 400, "message": "certificate with serial number '7' is already revoked"}))
-    await step_ca.revoke(7)
+    await step_ca.revoke(7, reason="")
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 500, 501])
-async def test_owes_a_revocation_that_was_not_confirmed(dial: Dial, status: int) -> None:
-    """Any other answer leaves the revocation in the outbox."""
-    step_ca, _ = dial(answering(status, {"message": "no"}))
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *(
+            pytest.param(answering(status, {"message": "no"}), id=str(status))
+            for status in (201, 204, 302, 400, 401, 403, 500, 501)
+        ),
+        pytest.param(answering(200, content=b"<html>welcome</html>"), id="200 of something else"),
+        pytest.param(answering(200, {"status": "queued"}), id="200 without ok"),
+        pytest.param(answering(403, {"message": "certificate with serial number '7' is already revoked"}), id="already, but 403"),
+    ],
+)
+async def test_owes_a_revocation_that_was_not_confirmed(dial: Dial, answer: Answering) -> None:
+    """Any answer but step-ca's own two leaves the revocation in the outbox."""
+    step_ca, _ = dial(answer)
     with pytest.raises(CaError):
-        await step_ca.revoke(7)
+        await step_ca.revoke(7, reason="")
+
+
+def publishing(crl_der: bytes, intermediates: bytes) -> Answering:
+    return lambda request: (
+        httpx.Response(200, stream=httpx.ByteStream(crl_der))
+        if request.url.path == "/1.0/crl"
+        else httpx.Response(201, stream=httpx.ByteStream(intermediates))
+    )
+
+
+def shown(root: FederationRoot) -> bytes:
+    return json.dumps({"crts": [root.pem.decode()]}).encode()
+
+
+async def test_brings_list_and_intermediates(dial: Dial, root: FederationRoot) -> None:
+    """Both as bytes, not yet believed; 0.29 answers for its intermediates with 201."""
+    step_ca, wire = dial(publishing(b"a list", shown(root)))
+    published = await step_ca.revocation_list()
+    assert published.crl_der == b"a list"
+    assert [hashlib.sha256(each).digest() for each in published.chain_der] == [root.fingerprint]
+    assert [(each.method, each.url.path) for each in wire.requests] == [("GET", "/1.0/crl"), ("GET", "/1.0/intermediates")]
+
+
+async def test_takes_a_list_that_is_larger_than_other_answers(dial: Dial, root: FederationRoot) -> None:
+    """2 MiB of revocations arrive; one byte more is where it stops reading."""
+    step_ca, _ = dial(publishing(b"x" * MAX_REVOCATION_LIST_BYTES, shown(root)))
+    assert len((await step_ca.revocation_list()).crl_der) == MAX_REVOCATION_LIST_BYTES
+    step_ca, _ = dial(publishing(b"x" * (MAX_REVOCATION_LIST_BYTES + 1), shown(root)))
+    with pytest.raises(CaUnreachable):
+        await step_ca.revocation_list()
+
+
+@pytest.mark.parametrize(
+    "intermediates", [b"", b"{}", b'{"crts": []}', b'{"crts": ["x"]}', b'{"crts": [null]}', b'{"crts": "x"}'], ids=repr
+)
+async def test_has_no_list_without_intermediates(dial: Dial, intermediates: bytes) -> None:
+    """A list that nobody can verify is none."""
+    step_ca, _ = dial(publishing(b"a list", intermediates))
+    with pytest.raises(CaUnreachable) as raised:
+        await step_ca.revocation_list()
+    assert raised.value.remedy
+
+
+SEE_LOGS = "Please see the certificate authority logs for more info."
+UNAUTHORIZED = f"The request lacked necessary authorization to be completed. {SEE_LOGS}"
+UNSUPPORTED = f"The requested method is not implemented by the certificate authority. {SEE_LOGS}"
+INTERNAL = f"The certificate authority encountered an Internal Server Error. {SEE_LOGS}"
+NOT_FOUND = f"The certificate authority received an unexpected HTTP status code - '404'. {SEE_LOGS}"
+FORBIDDEN = "The request was forbidden by the certificate authority:"
+INCOMPLETE = "The request could not be completed:"
+TOO_LONG = f"{FORBIDDEN} requested duration of 27239h24m39s is more than the authorized maximum certificate duration of 720h1m0s."
+OTHER_NAME = f"{FORBIDDEN} certificate request does not contain the valid common name - got home, want [other other]."
+
+
+class Asked(Enum):
+    """What the broker asks step-ca for."""
+
+    SIGN = "/1.0/sign"
+    REVOKE = "/1.0/revoke"
+    PUBLISH = "/1.0/crl"
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "message", "error", "remedy"),
+    [
+        (Asked.SIGN, 400, f"{INCOMPLETE} the claim mosaic_grant_id is absent.", CaRefused, "federation-leaf.tpl"),
+        (Asked.SIGN, 400, f"{INCOMPLETE} notAfter cannot be in the past; na=2020-01-01 00:00:00 +0000 UTC.", CaRefused, "clocks"),
+        (Asked.SIGN, 401, UNAUTHORIZED, CaRefused, "A warrant is honoured once"),
+        (Asked.SIGN, 403, f'{FORBIDDEN} certificate request fingerprint does not match "AAAA".', CaRefused, "defect of the broker"),
+        (Asked.SIGN, 403, OTHER_NAME, CaRefused, "defect of the broker"),
+        (Asked.SIGN, 403, TOO_LONG, CaRefused, "claims of provisioner mosaic-fed"),
+        (Asked.SIGN, 404, "404 page not found", CaRefused, "STEP_CA_URL"),
+        (Asked.SIGN, 429, "slow down", CaRefused, "in front of it"),
+        (Asked.SIGN, 500, INTERNAL, CaUnreachable, "database"),
+        (Asked.SIGN, 500, "error applying certificate template", CaUnreachable, "its template"),
+        (Asked.SIGN, 502, "<html>Bad Gateway</html>", CaUnreachable, "in front of it"),
+        (Asked.SIGN, 503, "<html>Service Unavailable</html>", CaUnreachable, "in front of it"),
+        (Asked.SIGN, 504, "<html>Gateway Timeout</html>", CaUnreachable, "in front of it"),
+        (Asked.SIGN, 307, "elsewhere", CaUnreachable, "STEP_CA_URL"),
+        (Asked.REVOKE, 400, f"{INCOMPLETE} reasonCode out of bounds.", CaRefused, "defect"),
+        (Asked.REVOKE, 401, UNAUTHORIZED, CaRefused, "token of its own"),
+        (Asked.REVOKE, 403, f'{FORBIDDEN} request serial number "7" and token subject "8" do not match.', CaRefused, "defect"),
+        (Asked.REVOKE, 500, INTERNAL, CaUnreachable, "database"),
+        (Asked.REVOKE, 501, UNSUPPORTED, CaUnreachable, "--no-db"),
+        (Asked.REVOKE, 502, "<html>Bad Gateway</html>", CaUnreachable, "in front of it"),
+        (Asked.PUBLISH, 404, NOT_FOUND, CaRefused, "switches the list on"),
+        (Asked.PUBLISH, 500, INTERNAL, CaUnreachable, "database"),
+        (Asked.PUBLISH, 501, UNSUPPORTED, CaUnreachable, "--no-db"),
+        (Asked.PUBLISH, 502, "<html>Bad Gateway</html>", CaUnreachable, "in front of it"),
+        (Asked.PUBLISH, 301, "elsewhere", CaUnreachable, "STEP_CA_URL"),
+    ],
+    ids=lambda value: value.value if isinstance(value, Asked) else str(value)[:60] if isinstance(value, int | str) else "",
+)
+async def test_says_what_to_do_about_each_answer(
+    dial: Dial, order: SigningOrder, asked: Asked, status: int, message: str, error: type[CaError], remedy: str
+) -> None:
+    """What step-ca 0.29.0 says, and a proxy in its place, is a typed error with one sentence of remedy; nothing is asked twice."""
+    body = message.encode() if message.startswith("<") else json.dumps({"status": status, "message": message}).encode()
+    step_ca, wire = dial(answering(status, content=body))
+    calls: dict[Asked, Callable[[], Awaitable[object]]] = {
+        Asked.SIGN: lambda: step_ca.sign(order.csr, order.warrant),
+        Asked.REVOKE: lambda: step_ca.revoke(7, reason=""),
+        Asked.PUBLISH: step_ca.revocation_list,
+    }
+    with pytest.raises(CaError) as raised:
+        await calls[asked]()
+    assert type(raised.value) is error
+    assert raised.value.remedy is not None
+    assert remedy in raised.value.remedy
+    assert raised.value.remedy.endswith(".")
+    assert ". " not in raised.value.remedy
+    assert [request.url.path for request in wire.requests] == [asked.value]
 
 
 @pytest.mark.parametrize(

@@ -119,17 +119,14 @@ def _verify_signature(crl: x509.CertificateRevocationList, signer: x509.Certific
     if not _may_sign_lists(signer):
         raise _refused("is signed with a certificate that may not sign lists", _BREAK_IN)
     try:
-        named = crl.issuer == signer.subject
-        strong = isinstance(crl.signature_hash_algorithm, _STRONG_HASHES)
-        valid = strong and crl.is_signature_valid(signer.public_key())  # type: ignore[arg-type]
+        if crl.issuer != signer.subject:
+            raise _refused("names another issuer than the certificate that it comes with", _BREAK_IN)
+        if not isinstance(crl.signature_hash_algorithm, _STRONG_HASHES):
+            raise _refused("is not signed with SHA-2", _BREAK_IN)
+        if not crl.is_signature_valid(signer.public_key()):  # type: ignore[arg-type]
+            raise _refused("is not signed by the certificate that it comes with", _BREAK_IN)
     except (*UNPARSABLE, InvalidSignature):
-        named = strong = valid = False
-    if not named:
-        raise _refused("names another issuer than the certificate that it comes with", _BREAK_IN)
-    if not strong:
-        raise _refused("is not signed with SHA-2", _BREAK_IN)
-    if not valid:
-        raise _refused("is not signed by the certificate that it comes with", _BREAK_IN)
+        raise _refused("has an issuer or a signature that cannot be read", _NOT_STEP_CA) from None
 
 
 def _may_sign_lists(signer: x509.Certificate) -> bool:

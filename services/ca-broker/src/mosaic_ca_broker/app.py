@@ -20,6 +20,7 @@ from mosaic_ca_broker.api.certificate_authority import CertificateAuthorityServi
 from mosaic_ca_broker.config import Config, StepCaSettings
 from mosaic_ca_broker.domain.authority import CertificateAuthority
 from mosaic_ca_broker.domain.issue import Issuer
+from mosaic_ca_broker.domain.revocations import Revocations
 from mosaic_ca_broker.methods import METHODS
 
 
@@ -48,6 +49,7 @@ def compose(config: Config, clock: Clock, trusted: Trusted) -> Application:
     except OSError as error:
         raise ConfigurationError(f"{pki.warrant_public_key} cannot be read; `mosaic pki init` makes it.") from error
     issuer = Issuer(trusted.authority, warrants, federation_root_pem=trusted.root.pem, clock=clock)
+    revocations = Revocations(trusted.authority, federation_root_pem=trusted.root.pem, clock=clock)
     health = Health({"step-ca": trusted.authority.ping})
     internal = GrpcListener(
         Listener.INTERNAL,
@@ -57,7 +59,7 @@ def compose(config: Config, clock: Clock, trusted: Trusted) -> Application:
         services_of(config.mosaic_gateway),
         health=health,
         reflected=True,
-    ).serve(CertificateAuthorityServicer(issuer, trusted.authority))
+    ).serve(CertificateAuthorityServicer(issuer, revocations))
     return Application([internal], health, closing=[trusted.authority.aclose])
 
 

@@ -27,6 +27,7 @@ from mosaic_common.x509 import Csr
 
 from mosaic_ca_broker.adapters.ca_errors import refused, unreachable
 from mosaic_ca_broker.adapters.embedded_ca_folder import EmbeddedCaFolder
+from mosaic_ca_broker.adapters.embedded_revocations import EmbeddedRevocations
 from mosaic_ca_broker.adapters.signing_claims import (
     CONFIRMATION_CLAIM,
     GRANT_ID_CLAIM,
@@ -35,6 +36,7 @@ from mosaic_ca_broker.adapters.signing_claims import (
     base64url,
     signing_claims,
 )
+from mosaic_ca_broker.domain.authority import UnverifiedRevocationList
 
 _LIFETIME_MAX: Final = timedelta(days=30)
 _BACKDATING: Final = timedelta(minutes=1)
@@ -69,6 +71,7 @@ class EmbeddedCa:
     def __init__(self, folder: EmbeddedCaFolder, clock: Clock) -> None:
         self._folder = folder
         self._clock = clock
+        self._revocations = EmbeddedRevocations(folder, clock)
 
     @classmethod
     def open(cls, path: Path, *, environment: str, clock: Clock) -> Self:
@@ -89,12 +92,20 @@ class EmbeddedCa:
         """Spend one order with these claims; what they may not say is refused here as step-ca's template does."""
         return await asyncio.to_thread(self._redeem, claims, csr_der, not_after)
 
-    async def revoke(self, serial: int) -> None:
+    async def revoke(self, serial: int, *, reason: str) -> None:  # noqa: ARG002  # it keeps no log that could hold one
         """See CertificateAuthority."""
         try:
-            await asyncio.to_thread((self._folder.path / "revoked" / str(serial)).touch)
+            await asyncio.to_thread(self._revocations.add, serial)
         except OSError as error:
             raise _unwritable() from error
+
+    async def revocation_list(self) -> UnverifiedRevocationList:
+        """See CertificateAuthority."""
+        try:
+            crl_der = await asyncio.to_thread(self._revocations.publish)
+        except OSError as error:
+            raise _unwritable() from error
+        return UnverifiedRevocationList(crl_der, (self._folder.intermediate.public_bytes(Encoding.DER),))
 
     async def ping(self) -> None:
         """See CertificateAuthority."""

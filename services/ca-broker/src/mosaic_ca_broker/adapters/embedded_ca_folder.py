@@ -4,7 +4,7 @@
     intermediate.pem
     intermediate.key   PKCS#8, mode 0600
     used/              one empty file per spent order
-    revoked/           one empty file per revoked serial, named by its decimal text
+    revoked/           see embedded_revocations, like revocation-list.der, which appears when the first list is published
 
 The root's key signs the intermediate and is forgotten.
 """

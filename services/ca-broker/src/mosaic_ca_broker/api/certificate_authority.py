@@ -1,20 +1,21 @@
 """CertificateAuthorityService: protobuf in, domain calls, protobuf out."""
 
 import re
-from typing import Final, NoReturn
+from typing import Final
 
 from mosaic.ca.v1.certificate_authority_pb2 import (
     GetRevocationListRequest,
+    GetRevocationListResponse,
     IssueCertificateRequest,
     IssueCertificateResponse,
     RevokeCertificateRequest,
     RevokeCertificateResponse,
 )
-from mosaic_common.errors import InvalidInput, Layer, Reason, Unimplemented, Violation
+from mosaic_common.errors import InvalidInput, Layer, Reason, Violation
 from mosaic_common.rpc.call import Call
 
-from mosaic_ca_broker.domain.authority import CertificateAuthority
 from mosaic_ca_broker.domain.issue import Issuer
+from mosaic_ca_broker.domain.revocations import Revocations
 
 _DECIMAL_SERIAL: Final = re.compile(r"[1-9][0-9]{0,38}")
 
@@ -22,20 +23,21 @@ _DECIMAL_SERIAL: Final = re.compile(r"[1-9][0-9]{0,38}")
 class CertificateAuthorityServicer:
     """The only way to the certificate authority."""
 
-    def __init__(self, issuer: Issuer, authority: CertificateAuthority) -> None:
+    def __init__(self, issuer: Issuer, revocations: Revocations) -> None:
         self._issuer = issuer
-        self._authority = authority
+        self._revocations = revocations
 
     async def IssueCertificate(self, request: IssueCertificateRequest, _call: Call) -> IssueCertificateResponse:
         issued = await self._issuer.issue(request.warrant, request.csr_der)
         return IssueCertificateResponse(certificate_der=issued.der, chain_der=issued.chain_der)
 
     async def RevokeCertificate(self, request: RevokeCertificateRequest, _call: Call) -> RevokeCertificateResponse:
-        await self._authority.revoke(_parse_serial(request.serial))
+        await self._revocations.revoke(_parse_serial(request.serial), reason=request.reason)
         return RevokeCertificateResponse()
 
-    async def GetRevocationList(self, _request: GetRevocationListRequest, _call: Call) -> NoReturn:
-        raise Unimplemented(Reason.NOT_IMPLEMENTED, "The revocation list is not published yet.")
+    async def GetRevocationList(self, _request: GetRevocationListRequest, _call: Call) -> GetRevocationListResponse:
+        published = await self._revocations.published()
+        return GetRevocationListResponse(crl_der=published.list.der, chain_der=published.chain_der)
 
 
 def _parse_serial(unverified_serial: str) -> int:

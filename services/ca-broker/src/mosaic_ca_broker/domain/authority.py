@@ -1,10 +1,24 @@
 """The port behind which something signs."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from mosaic_common.warrants import Warrant
 from mosaic_common.x509 import Csr
+
+
+@dataclass(frozen=True, slots=True)
+class UnverifiedRevocationList:
+    """What an authority publishes.
+
+    Attributes:
+        crl_der: CertificateList (RFC 5280 §5).
+        chain_der: certificates that lead from its signer to the root, signer first.
+    """
+
+    crl_der: bytes
+    chain_der: tuple[bytes, ...]
 
 
 class CertificateAuthority(Protocol):
@@ -23,11 +37,21 @@ class CertificateAuthority(Protocol):
             CaLied: it says that it signed and shows no certificate.
         """
 
-    async def revoke(self, serial: int) -> None:
+    async def revoke(self, serial: int, *, reason: str) -> None:
         """Put the serial on the revocation list, signed here or not. A serial that is already there counts as done.
+
+        Args:
+            reason: for whoever reads the authority's log; any text, made safe here.
 
         Raises:
             CaRefused, CaUnreachable: the revocation is still owed.
+        """
+
+    async def revocation_list(self) -> UnverifiedRevocationList:
+        """Return the current list. Its number grows with every change, also over restarts.
+
+        Raises:
+            CaRefused, CaUnreachable: there is none to be had.
         """
 
     async def ping(self) -> None:
