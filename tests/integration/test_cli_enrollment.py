@@ -11,10 +11,21 @@ from uuid import UUID, uuid4
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from mosaic.enrollment.v1.enrollment_pb2 import EnrollRequest, EnrollResponse
-from mosaic.grants.v1.grants_pb2 import ActivateConnectionResponse, PrepareConnectionResponse
-from mosaic.grants.v1.types_pb2 import PEER_DIRECTION_OUTBOUND, PEER_STATE_ACTIVE, Peer
+from mosaic.grants.v1.grants_pb2 import (
+    ActivateConnectionRequest,
+    ActivateConnectionResponse,
+    PrepareConnectionResponse,
+)
+from mosaic.grants.v1.types_pb2 import (
+    CERTIFICATE_STATE_ACTIVE,
+    PEER_DIRECTION_OUTBOUND,
+    PEER_STATE_ACTIVE,
+    PEER_STATE_SUSPENDED,
+    Peer,
+)
 from mosaic_cli.app import app
 from mosaic_cli.dialing import Address, Trust, enrollment_channel, establish_trust, verify_endpoint
 from mosaic_cli.failures import CommandFailed
@@ -23,11 +34,12 @@ from mosaic_common.clock import SystemClock
 from mosaic_common.errors import MosaicError, Reason
 from mosaic_common.identity import EDGE_INBOUND, EDGE_OUTBOUND
 from mosaic_common.keys import spki_sha256
-from mosaic_common.tokens import EnrollmentToken, verify_enroll_proof
+from mosaic_common.tokens import EnrollmentToken, token_id, verify_enroll_proof
 from mosaic_common.x509 import Ordered, make_csr, verify_csr
 from typer.testing import CliRunner, Result
 
 from tests.support.authorities import Lie, LyingAuthority, new_key, with_not_after
+from tests.support.clock import FakeClock
 from tests.support.scripted_gateway import ScriptedGateway
 
 GRANT_ID, SUBJECT = uuid4(), uuid4()
@@ -201,8 +213,23 @@ def home(tmp_path: Path) -> Iterator[ScriptedGateway]:
         )
         csr = make_csr(new_key(), "home")
         gateway.answer("PrepareConnection", PrepareConnectionResponse(peer=peer, csr_der=csr, redemption_id=str(uuid4())))
-        gateway.answer("ActivateConnection", ActivateConnectionResponse(peer=peer))
+        gateway.answer("ActivateConnection", lambda request: ActivateConnectionResponse(peer=activated(peer, request)))
         yield gateway
+
+
+def activated(peer: Peer, request: ActivateConnectionRequest) -> Peer:
+    """The connection as its gateway records and tells it."""
+    leaf = x509.load_der_x509_certificate(request.certificate_der)
+    recorded = Peer(remote_grant_id=request.grant_id, remote_subject_user_id=request.subject_user_id)
+    recorded.MergeFrom(peer)
+    recorded.certificates.add(
+        fingerprint=leaf.fingerprint(SHA256()),
+        serial=str(leaf.serial_number),
+        not_before_us=int(leaf.not_valid_before_utc.timestamp() * 1_000_000),
+        not_after_us=int(leaf.not_valid_after_utc.timestamp() * 1_000_000),
+        state=CERTIFICATE_STATE_ACTIVE,
+    )
+    return recorded
 
 
 def add_peer(home: ScriptedGateway, work: Work, *options: str) -> Result:
@@ -219,6 +246,7 @@ def test_peer_add_connects_two_gateways(home: ScriptedGateway, work: Work) -> No
     prepared, activated, enrolled = home.asked("PrepareConnection"), home.asked("ActivateConnection"), work.gateway.asked("Enroll")
     assert (prepared.user, prepared.name, prepared.remote_gateway) == ("mira@home.example", "office", "work")
     assert (prepared.common_name, prepared.enrollment_address) == ("home", work.gateway.offer().address)
+    assert (prepared.token_id, prepared.reenroll) == (token_id(work.token.public_key), False)
     root = x509.load_pem_x509_certificate(work.gateway.pki.root.certificate.read_bytes())
     assert x509.load_der_x509_certificate(activated.pinned_root_der) == root
     assert (activated.grant_id, activated.federation_endpoint) == (str(GRANT_ID), work.gateway.federation_endpoint)
@@ -232,6 +260,55 @@ def test_peer_add_shows_the_certificate_with_both_oids(home: ScriptedGateway, wo
     shown = add_peer(home, work).stdout
     for told in (str(GRANT_ID), str(SUBJECT), "OID 1.3.6.1.4.1.99999.1", "fingerprint", "in 29 days"):
         assert told in shown
+
+
+def test_a_rerun_after_success_tells_the_same(home: ScriptedGateway, work: Work) -> None:
+    """A command that missed its last answer is run again: same output, exit 0, and the other gateway is not asked any more."""
+    first = add_peer(home, work, "-o", "json")
+    peer = activated(home.answered("PrepareConnection").peer, home.asked("ActivateConnection"))
+    home.answer("PrepareConnection", PrepareConnectionResponse(peer=peer, already_active=True))
+    again = add_peer(home, work, "-o", "json")
+    assert (again.exit_code, json.loads(again.stdout)) == (0, json.loads(first.stdout))
+    assert "nothing was left to do" in again.stderr
+    assert "Next: mosaic federation query" in again.stderr
+    peer.state = PEER_STATE_SUSPENDED
+    home.answer("PrepareConnection", PrepareConnectionResponse(peer=peer, already_active=True))
+    assert f"The connection is suspended: `mosaic federation peer resume {peer.id}`" in add_peer(home, work).stderr
+    assert len(work.gateway.received) == 1
+
+
+def test_a_lost_key_is_asked_to_be_replaced(home: ScriptedGateway, work: Work) -> None:
+    """--reenroll is for our own gateway, which then makes a new key for the connection of this name."""
+    assert add_peer(home, work, "--name", "office", "--reenroll").exit_code == 0
+    asked = home.asked("PrepareConnection")
+    assert (asked.name, asked.reenroll) == ("office", True)
+
+
+def test_a_certificate_that_our_gateway_did_not_get_is_not_lost(home: ScriptedGateway, work: Work) -> None:
+    """What fails after the redemption says that the same command continues, and it does: with the same request."""
+    home.answer("ActivateConnection", MosaicError(Reason.DEPENDENCY_UNAVAILABLE, "The database is away."))
+    failed = add_peer(home, work)
+    assert failed.exit_code == 1
+    assert "The certificate was issued already: until the URL expires, the same command" in failed.stderr
+    home.answer("ActivateConnection", lambda request: ActivateConnectionResponse(peer=activated(Peer(name="work"), request)))
+    assert add_peer(home, work).exit_code == 0
+    first, second = work.gateway.all_asked("Enroll")
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        pytest.param({"gateway": "other"}, "Nothing of the answer was used.", id="another gateway"),
+        pytest.param({"grant_id": "x"}, "Nothing of the answer was used.", id="no UUID"),
+        pytest.param({"federation_endpoint": "work"}, "Tell the other operator", id="no endpoint"),
+    ],
+)
+def test_every_refusal_says_what_to_do(home: ScriptedGateway, work: Work, answer: dict[str, Any], told: str) -> None:
+    """A sentence and a remedy, whatever is wrong with the answer."""
+    work.gateway.answer("Enroll", lambda request: work.certify(request, **answer))
+    error = json.loads(add_peer(home, work, "-o", "json").stdout)["error"]
+    assert told in error["remediation"]
 
 
 def test_a_name_that_is_taken_spends_no_token(home: ScriptedGateway, work: Work) -> None:
@@ -273,6 +350,15 @@ def test_a_listener_out_of_date_by_this_clock_is_a_clock_problem(work: Work, off
     """Before TLS would say no more than that verification failed, both times are compared in words."""
     with pytest.raises(CommandFailed, match=f"this machine's clock says .* {told}") as failed:
         establish_trust(work.gateway.offer(), datetime.now(UTC) + off_by)
+    assert failed.value.reason == "CLOCK"
+
+
+def test_an_endpoint_out_of_date_by_this_clock_is_a_clock_problem(tmp_path: Path) -> None:
+    """TLS says that a certificate has expired; the time that it was held against is told with it."""
+    with ScriptedGateway.start(tmp_path, "work", made_at=FakeClock(datetime.now(UTC) - timedelta(days=60))) as old:
+        trust = Trust("work", old.pki.root.certificate.read_bytes(), pinned_root_der=b"pinned")
+        with pytest.raises(CommandFailed, match="by this clock: certificate has expired") as failed:
+            verify_endpoint(Address.parse(old.federation_endpoint), trust)
     assert failed.value.reason == "CLOCK"
 
 

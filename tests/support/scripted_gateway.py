@@ -23,7 +23,7 @@ from mosaic.federation.v1 import query_pb2
 from mosaic.grants.v1 import grants_pb2
 from mosaic_cli.contexts import Context, Contexts, save
 from mosaic_common import pki
-from mosaic_common.clock import SystemClock
+from mosaic_common.clock import Clock, SystemClock
 from mosaic_common.errors import MosaicError
 from mosaic_common.identity import EDGE_INBOUND, EDGE_OUTBOUND, ENROLLMENT, GRANTS, OPERATOR
 from mosaic_common.pki import IdentityFolder, PkiDirectory
@@ -50,8 +50,8 @@ class ScriptedGateway:
 
     @classmethod
     @contextmanager
-    def start(cls, folder: Path, name: str, *, public_host: str = HOST) -> Iterator[Self]:
-        pki.init(folder / "pki", name, public_host, clock=SystemClock())
+    def start(cls, folder: Path, name: str, *, public_host: str = HOST, made_at: Clock | None = None) -> Iterator[Self]:
+        pki.init(folder / "pki", name, public_host, clock=made_at or SystemClock())
         gateway = cls(name, PkiDirectory(folder / "pki"), folder / "contexts.json")
         with ExitStack() as stack:
             for identity in (GRANTS, EDGE_OUTBOUND, ENROLLMENT, EDGE_INBOUND):
@@ -87,6 +87,10 @@ class ScriptedGateway:
 
     def answer(self, method: str, *answers: Answer) -> None:
         self._answers[method] = list(answers)
+
+    def answered(self, method: str) -> Any:
+        """What this method answers from now on, where it is a message."""
+        return self._answers[method][-1]
 
     def asked(self, method: str) -> Any:
         """The one request that this method received."""

@@ -21,12 +21,13 @@ from mosaic_common.pki import PkiDirectory
 from typer.testing import CliRunner, Result
 
 TREE = {
-    "federation grant": {"create", "list", "show", "token"},
-    "federation peer": {"create", "add", "list", "show"},
+    "federation grant": {"create", "list", "show", "revoke", "delete", "token"},
+    "federation peer": {"create", "add", "list", "show", "suspend", "resume", "revoke", "delete"},
     "federation scope": {"schema", "validate"},
     "pki": {"init", "issue", "show"},
     "auth": {"token"},
     "context": {"list", "use"},
+    "seal": {"status", "rotate"},
     "db": {"upgrade"},
 }
 SINGLE = ["federation enroll", "federation query", "version"]
@@ -75,6 +76,22 @@ def test_help_does_not_pay_for_what_it_does_not_use() -> None:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("mosaic federation peer ", ["create", "add", "list", "show", "suspend", "resume", "revoke", "delete"]),
+        ("mosaic federation grant list --status ", ["pending", "active", "revoked", "expired"]),
+        ("mosaic federation peer list --direction ", ["inbound", "outbound"]),
+        ("mosaic seal ", ["status", "rotate"]),
+    ],
+)
+def test_a_shell_completes_commands_and_states(typed: str, offered: list[str]) -> None:
+    """Commands that are loaded when they are asked for complete like all others; states come from the protos."""
+    environment = {"_MOSAIC_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()))}
+    completed = CliRunner().invoke(app, [], prog_name="mosaic", env=environment)
+    assert completed.stdout.split() == offered
+
+
 def test_a_mistyped_command_is_a_usage_error() -> None:
     """Exit code 2, with what was probably meant."""
     result = run("federaton")
@@ -86,6 +103,11 @@ def test_a_mistyped_command_is_a_usage_error() -> None:
     "arguments",
     [
         pytest.param(["federation", "grant", "list", "--output", "xml"], id="unknown format"),
+        pytest.param(["federation", "grant", "list", "--status", "unspecified"], id="unknown status"),
+        pytest.param(["federation", "peer", "list", "--direction", "sideways"], id="unknown direction"),
+        pytest.param(["federation", "peer", "list", "--state", "expired"], id="a grant's status is no peer's state"),
+        pytest.param(["federation", "grant", "list", "--limit", "0"], id="a list of nothing"),
+        pytest.param(["seal", "rotate", "--batch-size", "1001"], id="more than one transaction should hold"),
         pytest.param(["federation", "grant", "create"], id="required options missing"),
         pytest.param(["auth", "token", "--subject", "a", "--role", "root"], id="unknown role"),
         pytest.param(["auth", "token", "--subject", "a", "--role", "read", "--ttl", "soon"], id="not a duration"),

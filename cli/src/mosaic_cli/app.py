@@ -27,6 +27,7 @@ def _commands() -> Iterator[TyperCommand | TyperGroup]:
     yield LazyCommand("pki", "mosaic_cli.commands.pki", "The service PKI of a gateway, made offline.")
     yield LazyCommand("auth", "mosaic_cli.commands.auth", "Bearer tokens of operators and users.")
     yield LazyCommand("context", "mosaic_cli.commands.context", "Which gateway the commands talk to.")
+    yield LazyCommand("seal", "mosaic_cli.commands.seal", "The secret under which a gateway keeps private keys.")
     yield LazyCommand("db", "mosaic_cli.commands.db", "The database of a gateway.")
     if importlib.util.find_spec("mosaic_cli.commands.dev"):
         yield LazyCommand("dev", "mosaic_cli.commands.dev", "Two gateways on this machine, to try and to develop.")

@@ -4,7 +4,7 @@ import getpass
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, TypeVar
 
@@ -12,15 +12,17 @@ from typing import Final, TypeVar
 import mosaic_common.rpc  # noqa: F401  isort: skip
 import grpc
 from mosaic.federation.v1.query_pb2_grpc import QueryServiceStub
-from mosaic.grants.v1.grants_pb2_grpc import GrantServiceStub, PeerServiceStub, UserServiceStub
+from mosaic.grants.v1.grants_pb2_grpc import GrantServiceStub, PeerServiceStub, SealServiceStub, UserServiceStub
 from mosaic_common.auth import Role, TokenIssuer, operate_audience, query_audience
 from mosaic_common.clock import SystemClock
-from mosaic_common.errors import MosaicError, Reason
+from mosaic_common.errors import AuthRefused, MosaicError, Reason
 from mosaic_common.identity import EDGE_OUTBOUND, GRANTS, dns_name
 from mosaic_common.rpc.status import from_rpc_error
 
+from mosaic_cli.clocks import find_clock_difference
 from mosaic_cli.contexts import Context
 from mosaic_cli.failures import CommandFailed, LocalReason
+from mosaic_cli.times import utc_now
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -34,39 +36,51 @@ MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
 _NOT_VERIFIED: Final = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification", "Peer name")
 
 
-@dataclass(frozen=True, slots=True)
-class Operator:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """A listener of a gateway, and the token that we show it."""
+
+    name: str
+    token: str = field(repr=False)
+
+    def ask(self, method: "grpc.UnaryUnaryMultiCallable[Q, A]", request: Q) -> A:
+        """Raises: MosaicError, CommandFailed."""
+        try:
+            return answer_of(method, request, listener=self.name)
+        except AuthRefused as refused:
+            raise find_clock_difference(refused, self.token, self.name, utc_now()) or refused from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operator(Listener):
     """The operator listener."""
 
     grants: GrantServiceStub
     peers: PeerServiceStub
+    seals: SealServiceStub
     users: UserServiceStub
-    name: str
-
-    def ask(self, method: "grpc.UnaryUnaryMultiCallable[Q, A]", request: Q) -> A:
-        """Raises: MosaicError, CommandFailed."""
-        return answer_of(method, request, listener=self.name)
 
 
-@dataclass(frozen=True, slots=True)
-class User:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User(Listener):
     """The user listener."""
 
     query: QueryServiceStub
-    name: str
-
-    def ask(self, method: "grpc.UnaryUnaryMultiCallable[Q, A]", request: Q) -> A:
-        """Raises: MosaicError, CommandFailed."""
-        return answer_of(method, request, listener=self.name)
 
 
 @contextmanager
-def operator(target: Context, role: Role) -> Iterator[Operator]:
-    """Open the operator listener; a token that has to be made here gets this role and no more."""
-    token = _find_given_token() or mint(target, _operator_name(), role, OWN_TOKEN_TTL)
+def operator(target: Context, role: Role, *, lasting: timedelta = OWN_TOKEN_TTL) -> Iterator[Operator]:
+    """Open the operator listener; a token that has to be made here gets this role, for this time, and no more."""
+    token = _find_given_token() or mint(target, _operator_name(), role, lasting)
     with _channel(target, target.operator_address, GRANTS, token) as channel:
-        name = f"grants of {target.gateway} at {target.operator_address}"
-        yield Operator(GrantServiceStub(channel), PeerServiceStub(channel), UserServiceStub(channel), name)
+        yield Operator(
+            name=f"grants of {target.gateway} at {target.operator_address}",
+            token=token,
+            grants=GrantServiceStub(channel),
+            peers=PeerServiceStub(channel),
+            seals=SealServiceStub(channel),
+            users=UserServiceStub(channel),
+        )
 
 
 @contextmanager
@@ -80,7 +94,8 @@ def user(target: Context, user_id: str | None) -> Iterator[User]:
             remedy="Give --user, or set MOSAIC_TOKEN to that user's token (`mosaic auth token --subject UUID --role query`).",
         )
     with _channel(target, target.user_address, EDGE_OUTBOUND, token) as channel:
-        yield User(QueryServiceStub(channel), f"edge-outbound of {target.gateway} at {target.user_address}")
+        name = f"edge-outbound of {target.gateway} at {target.user_address}"
+        yield User(name=name, token=token, query=QueryServiceStub(channel))
 
 
 def mint(target: Context, subject: str, role: Role, ttl: timedelta) -> str:

@@ -22,15 +22,16 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from mosaic_common.identity import EDGE_INBOUND, ENROLLMENT, dns_name
 from mosaic_common.tokens import EnrollmentOffer
-from mosaic_common.x509 import CLOCK_LEEWAY
 from OpenSSL import SSL
 
+from mosaic_cli.clocks import verify_dates
 from mosaic_cli.failures import CommandFailed, LocalReason
-from mosaic_cli.times import iso, length
+from mosaic_cli.times import iso, utc_now
 
 DIAL_SECONDS: Final = 10.0
 
 _HTTP2: Final = "h2"  # a gRPC server hangs up on anything else
+_OUT_OF_DATE: Final = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,11 @@ class Address:
         """Read `host:port`. Raises CommandFailed."""
         host, separator, port = text.rpartition(":")
         if not separator or not host.strip("[]") or not (port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
-            raise CommandFailed(LocalReason.ENDPOINT_MALFORMED, f"{text!r} is not host:port.")
+            raise CommandFailed(
+                LocalReason.ENDPOINT_MALFORMED,
+                f"The federation endpoint {text[:80]!r} is not host:port.",
+                remedy="Tell the other operator: their gateway is configured with it.",
+            )
         return cls(host.strip("[]"), int(port))
 
     def __str__(self) -> str:
@@ -119,11 +124,7 @@ def verify_endpoint(endpoint: Address, trust: Trust) -> None:
         with _connect(endpoint) as plain, context.wrap_socket(plain, server_hostname=name):
             pass
     except ssl.SSLCertVerificationError as error:
-        raise CommandFailed(
-            LocalReason.ENDPOINT_NOT_VERIFIED,
-            f"The federation endpoint {endpoint} does not prove to be {name}: {error.verify_message.rstrip('.')}.",
-            remedy="If it is about dates, compare both machines' clocks; otherwise ask the other operator what answers there.",
-        ) from None
+        raise _not_verified(endpoint, name, error) from None
     except OSError as error:
         raise _unreachable(endpoint, error) from None
 
@@ -148,29 +149,10 @@ def fetch_presented_chain(address: Address, server_name: str) -> list[x509.Certi
     except (OSError, SSL.Error) as error:
         raise _unreachable(address, error) from None
     if not presented:
-        raise CommandFailed(LocalReason.UNREACHABLE, f"{address} presents no certificate.")
+        raise CommandFailed(
+            LocalReason.UNREACHABLE, f"{address} presents no certificate.", remedy="Ask the other operator what answers there."
+        )
     return list(presented)
-
-
-def verify_dates(certificate: x509.Certificate, whose: str, now: datetime) -> None:
-    """Return if the certificate is valid by this machine's clock, five minutes of leeway at its beginning.
-
-    Raises:
-        CommandFailed: CLOCK; names both times, because more often than not it is a clock that is wrong.
-    """
-    not_before, not_after = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    if not_before > now + CLOCK_LEEWAY:
-        raise CommandFailed(
-            LocalReason.CLOCK,
-            f"{whose} is valid from {iso(not_before)}; this machine's clock says {iso(now)}, {length(not_before - now)} earlier.",
-            remedy="Set this machine's clock (or the other's, if that one is ahead) and run the command again.",
-        )
-    if not_after <= now:
-        raise CommandFailed(
-            LocalReason.CLOCK,
-            f"{whose} expired at {iso(not_after)}; this machine's clock says {iso(now)}, {length(now - not_after)} later.",
-            remedy="If this clock is right, the other gateway has to renew that certificate; otherwise set the clock.",
-        )
 
 
 def _find_pinned(unverified_chain: Sequence[x509.Certificate], pin: bytes) -> x509.Certificate | None:
@@ -212,6 +194,21 @@ def _unreachable(address: Address, error: Exception) -> CommandFailed:
         LocalReason.UNREACHABLE,
         f"{address} cannot be reached: {why}.",
         remedy="Check the address, the network between the two gateways, and that the service runs there; then run this again.",
+    )
+
+
+def _not_verified(endpoint: Address, name: str, error: ssl.SSLCertVerificationError) -> CommandFailed:
+    says = error.verify_message.rstrip(".")
+    if error.verify_code in _OUT_OF_DATE:
+        return CommandFailed(
+            LocalReason.CLOCK,
+            f"The certificate of the federation endpoint {endpoint} does not hold now, at {iso(utc_now())} by this clock: {says}.",
+            remedy="If this clock is right, the other gateway has to renew that certificate; otherwise set the clock.",
+        )
+    return CommandFailed(
+        LocalReason.ENDPOINT_NOT_VERIFIED,
+        f"The federation endpoint {endpoint} does not prove to be {name}: {says}.",
+        remedy="Ask the other operator what answers there; then run the same command again.",
     )
 
 

@@ -1,17 +1,18 @@
 """What a gateway answers, as JSON documents: names in snake case, states in lower case, times as RFC 3339, hashes in hex."""
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf.message import Message
 from mosaic.federation.v1.query_pb2 import QueryResponse, SourceResult
 from mosaic.federation.v1.resources_pb2 import Resource
-from mosaic.grants.v1.types_pb2 import Certificate, EnrollmentToken, Grant, Peer
+from mosaic.grants.v1.grants_pb2 import GetSealStatusResponse
+from mosaic.grants.v1.types_pb2 import AuditEntry, Certificate, ConnectionRefusal, EnrollmentToken, Grant, Peer
 from mosaic_common.oids import GRANT_ID_OID, SUBJECT_USER_ID_OID
 from mosaic_common.pki import LeafDescription, PkiDescription
-from mosaic_common.x509 import IssuedCertificate
 
+from mosaic_cli.certificates import EnrolledCertificate
+from mosaic_cli.rotation import Stage
 from mosaic_cli.times import iso, moment
 
 Document = dict[str, Any]
@@ -19,22 +20,28 @@ Document = dict[str, Any]
 
 def state_of(message: Message, field: str) -> str:
     """An enum field's value: `GRANT_STATUS_ACTIVE` → `active`; one of a newer gateway stays a number."""
-    values: Mapping[int, Any] = _enum_of(message, field).values_by_number
-    number = getattr(message, field)
-    return values[number].name.removeprefix(values[0].name.removesuffix("UNSPECIFIED")).lower() if number in values else str(number)
+    enum, number = _enum_of(message, field), getattr(message, field)
+    value = enum.values_by_number.get(number)
+    return str(number) if value is None else _state_name(enum, value)
+
+
+def state_names(message: type[Message], field: str) -> tuple[str, ...]:
+    """Every value of an enum field as `state_of` writes it, but the unspecified one."""
+    enum = _enum_of(message, field)
+    return tuple(_state_name(enum, value) for value in enum.values if value.number)
 
 
 def state_value(message: type[Message], field: str, name: str) -> Any:
     """The opposite of `state_of`. Raises ValueError, naming what there is."""
     enum = _enum_of(message, field)
-    prefix = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
-    known = {each.removeprefix(prefix).lower(): value.number for each, value in enum.values_by_name.items() if value.number}
-    if name not in known:
-        raise ValueError(f"write one of {', '.join(known)}.")
-    return known[name]
+    for value in enum.values:
+        if value.number and _state_name(enum, value) == name:
+            return value.number
+    raise ValueError(f"write one of {', '.join(state_names(message, field))}.")
 
 
-def grant_document(grant: Grant) -> Document:
+def grant_summary(grant: Grant) -> Document:
+    """A grant as lists show it."""
     return {
         "id": grant.id,
         "status": state_of(grant, "status"),
@@ -45,12 +52,22 @@ def grant_document(grant: Grant) -> Document:
         "approved_by": grant.approved_by or None,
         **_times(grant, "created_at", "activated_at", "expires_at", "revoked_at"),
         "revoked_reason": grant.revoked_reason or None,
-        "certificates": [certificate_document(each) for each in grant.certificates],
-        "tokens": [token_document(each) for each in grant.tokens],
     }
 
 
-def peer_document(peer: Peer) -> Document:
+def grant_document(grant: Grant) -> Document:
+    """A grant with all that belongs to it."""
+    return {
+        **grant_summary(grant),
+        "certificates": [certificate_document(each) for each in grant.certificates],
+        "revocations_owed": grant.revocations_owed,
+        "tokens": [token_document(each) for each in grant.tokens],
+        "recent": [audit_document(each) for each in grant.recent],
+    }
+
+
+def peer_summary(peer: Peer) -> Document:
+    """A peer as lists show it."""
     return {
         "id": peer.id,
         "name": peer.name,
@@ -65,7 +82,18 @@ def peer_document(peer: Peer) -> Document:
         "remote_subject_user_id": peer.remote_subject_user_id or None,
         "created_by": peer.created_by,
         **_times(peer, "created_at", "last_seen_at", "revoked_at"),
+        "revoked_reason": peer.revoked_reason or None,
+        "enrollment_pending": peer.enrollment_pending,
+        "refusal": _refusal_document(peer.refusal) if peer.HasField("refusal") else None,
+    }
+
+
+def peer_document(peer: Peer) -> Document:
+    """A peer with all that belongs to it."""
+    return {
+        **peer_summary(peer),
         "certificates": [certificate_document(each) for each in peer.certificates],
+        "recent": [audit_document(each) for each in peer.recent],
     }
 
 
@@ -83,21 +111,59 @@ def token_document(token: EnrollmentToken) -> Document:
         "token_id": token.token_id.hex(),
         "state": state_of(token, "state"),
         "attempt": token.attempt,
+        "reenroll": token.reenroll,
         "created_by": token.created_by,
-        **_times(token, "created_at", "expires_at"),
+        **_times(token, "created_at", "expires_at", "lease_until"),
     }
 
 
-def issued_document(certificate: IssuedCertificate) -> Document:
-    """The certificate that an enrollment brought, with its two OIDs."""
+def audit_document(entry: AuditEntry) -> Document:
     return {
-        "grant_id": str(certificate.grant_id),
-        "subject_user_id": str(certificate.subject_user_id),
-        "oids": {GRANT_ID_OID: str(certificate.grant_id), SUBJECT_USER_ID_OID: str(certificate.subject_user_id)},
-        "fingerprint_sha256": certificate.fingerprint.hex(),
-        "serial": str(certificate.serial),
+        **_times(entry, "time"),
+        "event": entry.event,
+        "outcome": entry.outcome,
+        "denied_layer": entry.denied_layer or None,
+        "denied_reason": entry.denied_reason or None,
+        "actor": entry.actor or None,
+        "source_address": entry.source_address or None,
+        "token_id": entry.token_id.hex() or None,
+        "verb": entry.verb or None,
+        "resource": entry.resource or None,
+        "result_count": entry.result_count,
+        "repeated": entry.repeated,
+        "request_id": entry.request_id or None,
+    }
+
+
+def enrolled_document(certificate: EnrolledCertificate) -> Document:
+    return {
+        "grant_id": certificate.grant_id,
+        "subject_user_id": certificate.subject_user_id,
+        "oids": {GRANT_ID_OID: certificate.grant_id, SUBJECT_USER_ID_OID: certificate.subject_user_id},
+        "fingerprint_sha256": certificate.fingerprint,
+        "serial": certificate.serial,
         "not_before": iso(certificate.not_before),
         "not_after": iso(certificate.not_after),
+    }
+
+
+def seal_document(status: GetSealStatusResponse, stage: Stage) -> Document:
+    return {
+        "phase": stage.phase,
+        "situation": stage.situation,
+        "next": stage.next,
+        "current_key_id": status.current_key_id,
+        "rows_to_reseal": status.rows_to_reseal,
+        "keys": [{"key_id": each.key_id, "rows": each.rows} for each in status.keys],
+        "replicas": [
+            {
+                "id": each.id,
+                **_times(each, "started_at", "seen_at"),
+                "current_key_id": each.current_key_id,
+                "readable_key_ids": list(each.readable_key_ids),
+            }
+            for each in status.replicas
+        ],
     }
 
 
@@ -136,6 +202,20 @@ def source_document(source: SourceResult) -> Document:
         "age_seconds": source.age_us / 1_000_000 if source.HasField("age_us") else None,
         "truncated": source.truncated,
     }
+
+
+def _refusal_document(refusal: ConnectionRefusal) -> Document:
+    return {
+        "reason": state_of(refusal, "reason").upper(),
+        "grant_status": refusal.grant_status or None,
+        **_times(refusal, "time"),
+        "sentence": refusal.sentence,
+    }
+
+
+def _state_name(enum: Any, value: Any) -> str:
+    prefix: str = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
+    return str(value.name.removeprefix(prefix)).lower()
 
 
 def _enum_of(message: Message | type[Message], field: str) -> Any:

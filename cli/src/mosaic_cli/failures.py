@@ -1,7 +1,7 @@
 """How a command fails: reason, sentence, remedy, and the exit code 1. Never a traceback."""
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -37,6 +37,7 @@ class LocalReason(StrEnum):
     NOT_RUNNING = "NOT_RUNNING"
     START_FAILED = "START_FAILED"
     STEP_FAILED = "STEP_FAILED"
+    SEAL_BROKEN = "SEAL_BROKEN"
     UPGRADE_FAILED = "UPGRADE_FAILED"
     DEFECT = "DEFECT"
 
@@ -44,11 +45,14 @@ class LocalReason(StrEnum):
 class CommandFailed(Exception):
     """The command itself refuses, or cannot go on."""
 
-    def __init__(self, reason: LocalReason, message: str, *, remedy: str | None = None) -> None:
+    def __init__(
+        self, reason: LocalReason, message: str, *, remedy: str | None = None, violations: Sequence[Violation] = ()
+    ) -> None:
         super().__init__(message)
         self.reason: Final = reason
         self.message: Final = message
         self.remedy: Final = remedy
+        self.violations: Final = tuple(violations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,7 @@ def failure_of(error: MosaicError | CommandFailed | ConfigurationError | OSError
         case MosaicError():
             return Failure(error.reason, error.message, error.remedy, error.violations, error.metadata)
         case CommandFailed():
-            return Failure(error.reason, error.message, error.remedy)
+            return Failure(error.reason, error.message, error.remedy, error.violations)
         case OSError():
             named = f"{error.filename}: " if error.filename else ""
             return Failure(LocalReason.FILE, f"{named}{error.strerror or type(error).__name__}.")

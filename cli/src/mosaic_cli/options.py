@@ -83,6 +83,10 @@ ContextOption = Annotated[
     ),
 ]
 UserOption = Annotated[str, typer.Option("--user", "-u", metavar="USER", help="A user of this gateway: UUID or email.")]
+ReasonOption = Annotated[
+    str,
+    typer.Option("--reason", metavar="TEXT", help="Why, in at most 200 printable characters; kept with it.", show_default=False),
+]
 
 
 def DurationOption(flag: str, *, help: str) -> Any:  # noqa: N802, A002  beside typer.Option it reads like one

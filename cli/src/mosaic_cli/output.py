@@ -7,15 +7,20 @@ bidirectional ones would show one thing and mean another.
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from mosaic_cli.paging import Page
+
+T = TypeVar("T")
 
 # C0 and C1 controls, separators, whatever sets direction or is invisible (all but the joiners, which scripts and emoji need), lone
 # surrogates, tags.
@@ -55,6 +60,27 @@ class Terminal:
             from mosaic_cli.tables import print_table  # noqa: PLC0415  rich is not paid for by those who want JSON
 
             print_table(render())
+
+    def show_list(
+        self,
+        name: str,
+        pages: "Iterable[Page[T]]",
+        document: Callable[[T], Mapping[str, object]],
+        render: Callable[[Sequence[T]], "RenderableType"],
+    ) -> None:
+        """Print a list: tables as its pages come; as JSON one document once all are there, for half of one is none."""
+        documents: list[Mapping[str, object]] = []
+        count, more = 0, False
+        for page in pages:
+            count, more = count + len(page.items), page.more
+            if self.format is Format.JSON:
+                documents += map(document, page.items)
+            elif page.items or not (count or more):
+                self.show({}, partial(render, page.items))
+        if self.format is Format.JSON:
+            print(json_text({name: documents, "truncated": more}))
+        if more:
+            self.note(f"There are more than these {count:,}: raise --limit, or leave it out.")
 
     def show_text(self, document: Mapping[str, object], text: str) -> None:
         """Print a result that is one bare text, for `$(…)` and pipes."""

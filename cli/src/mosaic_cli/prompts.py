@@ -18,6 +18,17 @@ UrlArgument = Annotated[
 AcceptEndpointHostOption = Annotated[
     bool, typer.Option("--accept-endpoint-host", help="The federation endpoint may be on another host than the enrollment URL.")
 ]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask. Without a terminal nothing is asked anyway.")]
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask a person about what cannot be undone. A script that runs the command has answered by that.
+
+    Raises:
+        typer.Abort: the person does not want it.
+    """
+    if not yes and sys.stdin.isatty():
+        typer.confirm(readable(question), abort=True, err=True)
 
 
 def read_enrollment_url(argument: str | None, terminal: Terminal) -> EnrollmentUrl:

@@ -19,8 +19,9 @@ from mosaic_common.errors import Code, MosaicError
 from mosaic_common.tokens import EnrollmentUrl
 from mosaic_common.x509 import Expected, IssuedCertificate, verify_csr, verify_received
 
+from mosaic_cli.clocks import verify_dates
 from mosaic_cli.connection import answer_of
-from mosaic_cli.dialing import Address, verify_dates
+from mosaic_cli.dialing import Address
 from mosaic_cli.failures import CommandFailed, LocalReason
 
 PATIENCE: Final = timedelta(seconds=150)
@@ -104,9 +105,7 @@ def redeem(channel: grpc.Channel, url: EnrollmentUrl, request: Request, *, clock
 
 def _verify_answer(answer: EnrollResponse, url: EnrollmentUrl, request: Request, clock: Clock) -> Enrolled:
     if answer.gateway != url.gateway:
-        raise CommandFailed(
-            LocalReason.GATEWAY_MISMATCH, f"The URL is of the gateway {url.gateway!r}, but {answer.gateway!r} answered."
-        )
+        raise _mismatch(f"The URL is of the gateway {url.gateway!r}, but {answer.gateway[:80]!r} answered.")
     _verify_dates(answer.certificate_der, clock)
     csr = verify_csr(request.csr_der, common_name=url.common_name)
     expected = Expected(
@@ -143,4 +142,12 @@ def _uuid(text: str, what: str) -> UUID:
     try:
         return UUID(text)
     except ValueError:
-        raise CommandFailed(LocalReason.GATEWAY_MISMATCH, f"The answer's {what} is not a UUID.") from None
+        raise _mismatch(f"The answer's {what} is not a UUID.") from None
+
+
+def _mismatch(sentence: str) -> CommandFailed:
+    return CommandFailed(
+        LocalReason.GATEWAY_MISMATCH,
+        sentence,
+        remedy="Nothing of the answer was used. Ask the other operator what answers at the URL, and for a new one.",
+    )

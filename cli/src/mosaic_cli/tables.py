@@ -24,6 +24,7 @@ _STATES: Final[Mapping[str, tuple[str, str]]] = {
     "active": ("●", "green"),
     "open": ("●", "green"),
     "ok": ("●", "green"),
+    "allowed": ("✓", "green"),
     "pending": ("○", "yellow"),
     "claimed": ("○", "yellow"),
     "unfinished": ("○", "yellow"),
@@ -129,6 +130,17 @@ def properties(pairs: Iterable[tuple[str, Cell]]) -> RenderableType:
     grid.add_column(overflow="fold")
     for name, value in pairs:
         grid.add_row(name, value if isinstance(value, Text) else plain(value))
+    return grid
+
+
+def warnings(sentences: Iterable[str]) -> RenderableType | None:
+    """What a reader has to see first, a paragraph each; None where there is nothing."""
+    paragraphs = [(Text("!", style="bold yellow"), Text(readable(sentence), style="yellow")) for sentence in sentences]
+    if not paragraphs:
+        return None
+    grid = Table.grid(padding=(0, 1))
+    for mark, text in paragraphs:
+        grid.add_row(mark, text)
     return grid
 
 

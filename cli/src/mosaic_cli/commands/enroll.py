@@ -7,14 +7,15 @@ import typer
 from mosaic_common.clock import SystemClock
 from rich.text import Text
 
+from mosaic_cli.certificates import EnrolledCertificate
 from mosaic_cli.dialing import enrollment_channel, establish_trust, verify_endpoint
-from mosaic_cli.documents import issued_document
+from mosaic_cli.documents import enrolled_document
 from mosaic_cli.enrollment_folder import EnrollmentFolder
 from mosaic_cli.options import OutputOption
 from mosaic_cli.prompts import AcceptEndpointHostOption, UrlArgument, confirm_endpoint_host, read_enrollment_url
 from mosaic_cli.redemption import Waiting, redeem
 from mosaic_cli.tables import details, plain
-from mosaic_cli.views.certificates import issued_lines
+from mosaic_cli.views.certificates import enrolled_lines
 
 app = typer.Typer(add_completion=False)
 
@@ -45,9 +46,10 @@ def enroll(
     files = folder.complete(enrolled, trust)
     output.done(f"Key and certificate are in {out}.")
     verify_endpoint(enrolled.endpoint, trust)
+    certificate = EnrolledCertificate.of(enrolled.certificate)
     output.show(
         {
-            "certificate": issued_document(enrolled.certificate),
+            "certificate": enrolled_document(certificate),
             "gateway": enrolled.gateway,
             "endpoint": str(enrolled.endpoint),
             "files": {name: str(path) for name, path in files.items()},
@@ -56,7 +58,7 @@ def enroll(
             Text.assemble(("Enrolled at ", "bold"), plain(enrolled.gateway)),
             [
                 ("endpoint", str(enrolled.endpoint)),
-                *issued_lines(enrolled.certificate, clock.now()),
+                *enrolled_lines(certificate, clock.now()),
                 *((name.replace("_", " "), str(path)) for name, path in files.items()),
             ],
         ),

@@ -1,41 +1,36 @@
 """`mosaic federation grant`: permissions that this gateway gives."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated
 
 import typer
 from mosaic.grants.v1.grants_pb2 import (
     CreateEnrollmentTokenRequest,
     CreateGrantRequest,
+    DeleteGrantRequest,
     GetGrantRequest,
     ListGrantsRequest,
+    RevokeGrantRequest,
 )
-from mosaic.grants.v1.types_pb2 import Grant
+from mosaic.grants.v1.types_pb2 import GRANT_STATUS_UNSPECIFIED, Grant, GrantStatus
 from mosaic_common.auth import Role
 from mosaic_common.tokens import EnrollmentOffer, EnrollmentToken, token_id
 
-from mosaic_cli.connection import Operator, operator
-from mosaic_cli.documents import grant_document, state_value
-from mosaic_cli.options import ContextOption, DurationOption, OutputOption, UserOption
+from mosaic_cli.connection import operator
+from mosaic_cli.documents import grant_document, grant_summary
+from mosaic_cli.filters import LimitOption, PeerFilter, StateFilter, UserFilter
+from mosaic_cli.options import ContextOption, DurationOption, OutputOption, ReasonOption, UserOption
+from mosaic_cli.output import Terminal
+from mosaic_cli.paging import pages
+from mosaic_cli.prompts import YesOption, confirm
 from mosaic_cli.scopes import read_scope_text
 from mosaic_cli.times import absolute, iso, moment, utc_now
-from mosaic_cli.views.grants import grant_list, grant_sheet
+from mosaic_cli.views.grants import grant_list, grant_sheet, sensitive_resources
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
-PAGE_SIZE: Final = 500
-STATUSES: Final = ("pending", "active", "revoked", "expired")
-
 GrantArgument = Annotated[str, typer.Argument(metavar="GRANT", help="Id of the grant.", show_default=False)]
-PeerFilter = Annotated[str, typer.Option("--peer", "-p", metavar="PEER", help="Only this peer's: its name or id.")]
-StatusFilter = Annotated[
-    str,
-    typer.Option(
-        "--status", metavar="STATUS", autocompletion=lambda: list(STATUSES), help="Only pending, active, revoked or expired ones."
-    ),
-]
 
 
 @app.command("create")
@@ -66,27 +61,62 @@ def create_grant(
     )
     with operator(target, Role.ADMIN) as gateway:
         grant = gateway.ask(gateway.grants.CreateGrant, request).grant
-    output.show(grant_document(grant), lambda: grant_sheet(grant, utc_now()))
+    _show(grant, output)
+    if approved := sensitive_resources(grant) if approve_sensitive else ():
+        output.warn(
+            f"You approved that {grant.peer_name} may read {' and '.join(approved)} of {grant.subject_email}; "
+            "the audit log keeps your name with it."
+        )
     output.note(f"Next: mosaic federation grant token {grant.id}")
 
 
 @app.command("list")
-def list_grants(*, peer: PeerFilter = "", status: StatusFilter = "", target: ContextOption, output: OutputOption) -> None:
+def list_grants(
+    *,
+    peer: PeerFilter = "",
+    status: Annotated[GrantStatus.ValueType | None, StateFilter("--status", Grant, "status")] = None,
+    user: UserFilter = "",
+    limit: LimitOption = None,
+    target: ContextOption,
+    output: OutputOption,
+) -> None:
     """Grants, newest first."""
-    request = ListGrantsRequest(page_size=PAGE_SIZE, peer=peer)
-    if status:
-        request.status = _parse_status(status)
+    request = ListGrantsRequest(peer=peer, status=status or GRANT_STATUS_UNSPECIFIED, user=user)
     with operator(target, Role.READ) as gateway:
-        grants = list(_pages(gateway, request))
-    output.show({"grants": [grant_document(each) for each in grants]}, lambda: grant_list(grants, utc_now()))
+        found = pages(gateway, gateway.grants.ListGrants, request, lambda page: page.grants, limit=limit)
+        output.show_list("grants", found, grant_summary, lambda grants: grant_list(grants, utc_now()))
 
 
 @app.command("show")
 def show_grant(grant: GrantArgument, *, target: ContextOption, output: OutputOption) -> None:
-    """One grant, with its certificates and tokens."""
+    """One grant, with its certificates, its tokens and what happened to it lately."""
     with operator(target, Role.READ) as gateway:
         found = gateway.ask(gateway.grants.GetGrant, GetGrantRequest(id=grant)).grant
-    output.show(grant_document(found), lambda: grant_sheet(found, utc_now()))
+    _show(found, output)
+
+
+@app.command("revoke")
+def revoke_grant(
+    grant: GrantArgument, *, reason: ReasonOption = "", yes: YesOption = False, target: ContextOption, output: OutputOption
+) -> None:
+    """End a grant and its certificates for good.
+
+    In force at once, on open connections too.
+    """
+    confirm(f"Revoke the grant {grant}? It cannot be undone.", yes=yes)
+    with operator(target, Role.ADMIN) as gateway:
+        revoked = gateway.ask(gateway.grants.RevokeGrant, RevokeGrantRequest(id=grant, reason=reason)).grant
+    _show(revoked, output)
+    output.done(f"The grant {revoked.id} is revoked: {revoked.peer_name} reads nothing more by it.")
+
+
+@app.command("delete")
+def delete_grant(grant: GrantArgument, *, yes: YesOption = False, target: ContextOption, output: OutputOption) -> None:
+    """Forget a grant that never became active."""
+    confirm(f"Delete the grant {grant}, and its enrollment URL with it?", yes=yes)
+    with operator(target, Role.ADMIN) as gateway:
+        gateway.ask(gateway.grants.DeleteGrant, DeleteGrantRequest(id=grant))
+    output.show_text({"id": grant, "deleted": True}, f"The grant {grant} is deleted.")
 
 
 @app.command("token")
@@ -96,6 +126,10 @@ def make_token(
     ttl: Annotated[
         timedelta | None, DurationOption("--ttl", help="How long it can be redeemed; at most, and otherwise, 15m.")
     ] = None,
+    reenroll: Annotated[
+        bool,
+        typer.Option("--reenroll", help="For an active grant whose key is lost: redeeming it revokes every older certificate."),
+    ] = False,
     target: ContextOption,
     output: OutputOption,
 ) -> None:
@@ -109,6 +143,7 @@ def make_token(
         grant_id=grant,
         token_public_key=token.public_key,
         ttl_seconds=0 if ttl is None else int(ttl.total_seconds()),
+        reenroll=reenroll,
     )
     with operator(target, Role.ADMIN) as gateway:
         answer = gateway.ask(gateway.grants.CreateEnrollmentToken, request)
@@ -118,19 +153,9 @@ def make_token(
     output.note(f"token id  {name}")
     output.note(f"expires   {absolute(expires_at, utc_now())}")
     output.note("Shown this once and good for one redemption: hand it over where nobody else reads it.")
+    if reenroll:
+        output.note("A gateway redeems it with `mosaic federation peer add --reenroll`.")
 
 
-def _pages(gateway: Operator, request: ListGrantsRequest) -> Iterator[Grant]:
-    while True:
-        page = gateway.ask(gateway.grants.ListGrants, request)
-        yield from page.grants
-        if not page.next_page_token:
-            return
-        request.page_token = page.next_page_token
-
-
-def _parse_status(name: str) -> Any:
-    try:
-        return state_value(Grant, "status", name)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--status") from None
+def _show(grant: Grant, output: Terminal) -> None:
+    output.show(grant_document(grant), lambda: grant_sheet(grant, utc_now()))

@@ -1,0 +1,1 @@
+"""The reference documents that are generated: nothing that a command needs."""
