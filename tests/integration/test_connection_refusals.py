@@ -68,9 +68,8 @@ async def test_a_revoked_grant_is_told_in_words(pair: Pair, connection: tuple[UU
         "with the new URL."
     )
     rows = [row for row in pair.home.audit(Event.CONNECTION_REFUSED) if str(row["peer_id"]) == peer_id]
-    assert [(row["actor"], row["resource"], row["subject_user_id"]) for row in rows] == [
-        ("edge-outbound", "GRANT_NOT_ACTIVE", user)
-    ]
+    told = [(row["actor"], row["outcome"], row["denied_reason"], row["subject_user_id"]) for row in rows]
+    assert told == [("edge-outbound", "denied", "GRANT_NOT_ACTIVE", user)]
 
 
 async def test_a_suspension_is_told_and_forgotten(pair: Pair, connection: tuple[UUID, str, str]) -> None:
@@ -99,3 +98,12 @@ async def test_an_expired_grant_is_told_in_words(pair: Pair, connection: tuple[U
     refused = await shown(pair.home, peer_id, lambda peer: peer.HasField("refusal"))
     assert refused.refusal.grant_status == "expired"
     assert refused.refusal.sentence.startswith("work says that the grant has expired: ask its operator for a new grant")
+
+
+async def test_the_serving_side_shows_when_a_peer_last_asked(pair: Pair, connection: tuple[UUID, str, str]) -> None:
+    """W's `peer show` has the time of H's last read, whatever it was answered."""
+    user, _, _ = connection
+    begun = pair.work.clock.now()
+    assert (await ask(pair.home, user)).status == query_pb2.SOURCE_STATUS_OK
+    seen = await shown(pair.work, "home", lambda peer: peer.HasField("last_seen_at_us"))
+    assert seen.last_seen_at_us >= int(begun.timestamp() * 1_000_000)

@@ -51,6 +51,9 @@ class Kind(StrEnum):
     UNPACKING = "messages that unpack"
     TRICKLED = "trickled messages"
     HALF_OPEN = "half-open handshakes"
+    MUTE = "connections that say nothing"
+    OVERSIZED = "oversized messages"
+    UNDECODABLE = "undecodable messages"
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +206,9 @@ class Attacker:
             Kind.UNFINISHED: self._unfinished,
             Kind.UNPACKING: self._unpacking,
             Kind.TRICKLED: self._trickled,
+            Kind.MUTE: self._mute,
+            Kind.OVERSIZED: self._oversized,
+            Kind.UNDECODABLE: self._undecodable,
         }
         if self._flood.kind is Kind.HALF_OPEN:
             await asyncio.gather(*(self._half_open() for _ in range(self._flood.connections)))
@@ -293,6 +299,35 @@ class Attacker:
                     await connection.send(headers)
                     break
                 await connection.send(headers + connection.data(stream, message, end=True))
+            await asyncio.sleep(TICK_SECONDS)
+
+    async def _mute(self, connection: Connection) -> None:
+        """A finished handshake, and not one call."""
+        while connection.is_up and time.monotonic() < self._ends:
+            await asyncio.sleep(TICK_SECONDS)
+
+    async def _oversized(self, connection: Connection) -> None:
+        """Messages that say that they are of 100 KiB, and are."""
+        await self._whole(connection, bytes(100 * 1024))
+
+    async def _undecodable(self, connection: Connection) -> None:
+        """Messages that protobuf cannot read."""
+        await self._whole(connection, b"\xff" * 200)
+
+    async def _whole(self, connection: Connection, body: bytes) -> None:
+        message = struct.pack(">?I", False, len(body)) + body
+        rest: dict[int, bytes] = {}
+        while connection.is_up and time.monotonic() < self._ends:
+            frames = []
+            while len(connection.open) < self._flood.streams:
+                stream, headers = connection.begin()
+                frames.append(headers)
+                rest[stream] = message
+            for stream in list(connection.open):
+                while rest[stream] and (size := min(connection.may_send(stream), len(rest[stream]))):
+                    part, rest[stream] = rest[stream][:size], rest[stream][size:]
+                    frames.append(connection.data(stream, part, end=not rest[stream]))
+            await connection.send(b"".join(frames))
             await asyncio.sleep(TICK_SECONDS)
 
     async def _half_open(self) -> None:

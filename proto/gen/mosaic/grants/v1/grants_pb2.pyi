@@ -256,7 +256,9 @@ class RevokeGrantResponse(_message.Message):
 
     GRANT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def grant(self) -> _types_pb2.Grant: ...
+    def grant(self) -> _types_pb2.Grant:
+        """With the certificates that were revoked by this call."""
+
     def __init__(
         self,
         *,
