@@ -118,11 +118,11 @@ def test_a_port_that_another_process_answers_stops_the_start(tmp_path: Path, kin
 
 @pytest.mark.parametrize("user", PASSWORDS)
 def test_valkey_user_works_under_its_own_prefix(cache: EmbeddedValkey, user: str) -> None:
-    """A service counts with scripts and expiry, under keys that begin with its name."""
+    """A service counts with a script, by Valkey's clock, under keys that begin with its name and expire."""
     with client(cache.url(user)) as connection:
-        script = "return redis.call('INCRBY', KEYS[1], ARGV[1])"
-        assert connection.eval(script, 1, f"{user}:count", 2) == 2
-        assert connection.pexpire(f"{user}:count", 1000)
+        count = connection.register_script("redis.call('SET', KEYS[1], redis.call('TIME')[1], 'PX', 1000) return ARGV[1]")
+        assert count(keys=[f"{user}:count"], args=[2]) == b"2"
+        assert connection.get(f"{user}:count")
 
 
 @pytest.mark.parametrize(
@@ -148,6 +148,22 @@ def test_valkey_user_can_do_nothing_else(cache: EmbeddedValkey, attack: list[str
     """A break-in at one service loosens that service's limits and nobody else's."""
     with client(cache.url("edge-inbound")) as connection, pytest.raises(valkey.ResponseError, match=r"(?i)permission"):
         connection.execute_command(*attack)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(["EVAL", "return 1", "0"], id="a script that was not loaded"),
+        pytest.param(["DEL", "enrollment:count"], id="forgetting at once"),
+        pytest.param(["INCRBY", "enrollment:count", "1"], id="counting otherwise"),
+        pytest.param(["PEXPIRE", "enrollment:count", "1"], id="another expiry"),
+        pytest.param(["HSET", "enrollment:count", "field", "1"], id="another type"),
+    ],
+)
+def test_enrollment_may_do_what_its_one_script_does(cache: EmbeddedValkey, command: list[str]) -> None:
+    """Nothing beyond GET, SET and TIME is given, not even under its own prefix."""
+    with client(cache.url("enrollment")) as connection, pytest.raises(valkey.ResponseError, match=r"(?i)permission"):
+        connection.execute_command(*command)
 
 
 def test_valkey_lets_nobody_in_without_a_user(cache: EmbeddedValkey) -> None:

@@ -141,6 +141,10 @@ class Gateway:
             ENROLLMENT: {
                 "MOSAIC_PUBLIC_LISTEN": self.addresses[ENROLLMENT, "public"],
                 "REDIS_URL": self.valkey.url(ENROLLMENT),
+                # Every test comes from one address, and some enroll hundreds.
+                "MOSAIC_ENROLLMENT_SOURCE_PER_MINUTE": "1000000",
+                "MOSAIC_ENROLLMENT_TOKEN_PER_MINUTE": "1000000",
+                "MOSAIC_ENROLLMENT_UNKNOWN_PER_MINUTE": "1000000",
                 **grants,
                 **broker,
             },

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mosaic_common.errors import Layer, RateLimited, Reason
-from mosaic_federation_edge.domain.rate_limit import Rate, TokenBuckets, source_key
+from mosaic_federation_edge.domain.rate_limit import Rate, TokenBuckets
 
 
 class Stopwatch:
@@ -90,18 +90,3 @@ def test_never_gives_more_than_the_rate(pauses: list[float]) -> None:
                 break
             passed += 1
     assert passed <= 5 + 2 * sum(pauses) + 1e-6
-
-
-@pytest.mark.parametrize(
-    ("address", "key"),
-    [
-        pytest.param("192.0.2.7", "192.0.2.7", id="IPv4"),
-        pytest.param("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64", id="IPv6: one party commands a whole /64"),
-        pytest.param("::ffff:192.0.2.7", "192.0.2.7", id="IPv4 behind a dual-stack socket"),
-        pytest.param("fe80::1%eth0", "fe80::/64", id="with a zone"),
-        pytest.param("", "", id="a socket without an address"),
-    ],
-)
-def test_source_is_what_one_party_commands(address: str, key: str) -> None:
-    """Changing the address within one's own network does not give a new bucket."""
-    assert source_key(address) == key

@@ -1,5 +1,7 @@
 """Composition root of enrollment: reads top to bottom, decides nothing."""
 
+import time
+
 from mosaic_common.clock import Clock
 from mosaic_common.identity import CA_BROKER, GRANTS
 from mosaic_common.rpc.application import Application
@@ -8,12 +10,16 @@ from mosaic_common.rpc.client import ClientTls, service_channel
 from mosaic_common.rpc.health import Health, ping_of
 from mosaic_common.rpc.methods import Listener
 from mosaic_common.rpc.server import GrpcListener, ServerTls
-from redis.asyncio import Redis
 
+from mosaic_enrollment.adapters.failover import FailoverCounters
 from mosaic_enrollment.adapters.recorder import RefusalRecorder
 from mosaic_enrollment.adapters.services import Broker, Grants
+from mosaic_enrollment.adapters.valkey import ValkeyCounters
 from mosaic_enrollment.api.enrollment import EnrollmentServicer
 from mosaic_enrollment.config import Config
+from mosaic_enrollment.domain.admission import Admission
+from mosaic_enrollment.domain.known_tokens import KnownTokens
+from mosaic_enrollment.domain.local_counters import LocalCounters
 from mosaic_enrollment.domain.redeem import Redeemer
 from mosaic_enrollment.methods import METHODS
 
@@ -28,11 +34,13 @@ def build(config: Config, clock: Clock) -> Application:
     tls = ClientTls.of_service(pki)
     grants = service_channel(str(config.mosaic_grants_address), identity=GRANTS, gateway=gateway, tls=tls)
     broker = service_channel(str(config.mosaic_ca_broker_address), identity=CA_BROKER, gateway=gateway, tls=tls)
-    valkey = Redis.from_url(config.redis_url.get_secret_value(), socket_connect_timeout=1, socket_timeout=1)
+    valkey = ValkeyCounters(config.redis_url.get_secret_value())
     health = Health({GRANTS: ping_of(grants), CA_BROKER: ping_of(broker), "valkey": valkey.ping})
 
     ledger = Grants(grants)
     recorder = RefusalRecorder(ledger, clock)
+    counters = FailoverCounters(valkey, LocalCounters(time.monotonic), time.monotonic)
+    admission = Admission(config.limits, KnownTokens(ledger, time.monotonic), counters)
     redeemer = Redeemer(ledger, Broker(broker))
     public = GrpcListener(
         Listener.PUBLIC,
@@ -42,7 +50,7 @@ def build(config: Config, clock: Clock) -> Application:
         anyone(),
         recorder,
         reflected=config.mosaic_env == "dev",
-    ).serve(EnrollmentServicer(redeemer))
+    ).serve(EnrollmentServicer(admission, redeemer))
     internal = GrpcListener(
         Listener.INTERNAL,
         str(config.mosaic_internal_listen),
@@ -52,4 +60,4 @@ def build(config: Config, clock: Clock) -> Application:
         health=health,
         reflected=True,
     ).serve()
-    return Application([public, internal], health, background=[recorder.run], closing=[grants.close, broker.close, valkey.aclose])
+    return Application([public, internal], health, background=[recorder.run], closing=[grants.close, broker.close, valkey.close])

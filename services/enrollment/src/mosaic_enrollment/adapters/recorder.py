@@ -1,9 +1,10 @@
-"""Refusals of this door's own, recorded by grants: one row per source and second, because they cost their sender nothing."""
+"""Refusals of this door's own, recorded by grants: one row per known token, source and second; they cost their sender nothing."""
 
 import asyncio
+from collections import defaultdict
 from typing import Final
 
-from mosaic_common.audit import Event
+from mosaic_common.audit import AuditRow, Event
 from mosaic_common.clock import Clock
 from mosaic_common.errors import MosaicError, Reason
 from mosaic_common.log import logger
@@ -22,22 +23,33 @@ class RefusalRecorder:
     def __init__(self, grants: Grants, clock: Clock) -> None:
         self._grants: Final = grants
         self._clock: Final = clock
-        self._counted: Final = CountedRefusals()
+        # By token, so that the row can name it. Only tokens that grants knows are facts of a call, which bounds them.
+        self._counted: defaultdict[bytes | None, CountedRefusals] = defaultdict(CountedRefusals)
         self._log: Final = logger("recorder")
 
     async def record(self, call: Call, outcome: Outcome) -> None:
         if outcome.error is not None:
-            self._counted.count(audit_row(call, Event.ENROLLMENT_REFUSED, self._clock.now(), error=outcome.error))
+            row = audit_row(call, Event.ENROLLMENT_REFUSED, self._clock.now(), error=outcome.error)
+            self._counted[call.facts.token_id].count(row)
 
     async def run(self) -> None:
         """Hand over what was counted, once a second, for ever; what grants does not take stays counted."""
         while True:
             await asyncio.sleep(COUNT_SECONDS)
-            for row in self._counted.harvest():
-                try:
-                    await self._grants.record(
-                        row.denied_reason or Reason.INTERNAL, row.denied_layer, row.source_address, repeated=row.repeated
-                    )
-                except MosaicError as error:
-                    self._counted.count(row)
-                    self._log.warning("refusal_not_recorded", cause=error.message, refusals=row.repeated)
+            counted, self._counted = self._counted, defaultdict(CountedRefusals)
+            for token_id, refusals in counted.items():
+                for row in refusals.harvest():
+                    await self._hand_over(row, token_id)
+
+    async def _hand_over(self, row: AuditRow, token_id: bytes | None) -> None:
+        try:
+            await self._grants.record(
+                row.denied_reason or Reason.INTERNAL,
+                row.denied_layer,
+                row.source_address,
+                token_id=token_id or b"",
+                repeated=row.repeated,
+            )
+        except MosaicError as error:
+            self._counted[token_id].count(row)
+            self._log.warning("refusal_not_recorded", cause=error.message, refusals=row.repeated)

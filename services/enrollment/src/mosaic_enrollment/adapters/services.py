@@ -1,6 +1,7 @@
 """Grants and the CA broker over internal mTLS."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import grpc
 from mosaic.ca.v1 import certificate_authority_pb2 as ca_pb2
@@ -13,6 +14,9 @@ from mosaic_common.rpc.client import answer_of
 from mosaic_common.rpc.health import ping_of
 
 from mosaic_enrollment.domain.redeem import Attempt, Enrolled, Redemption
+
+# Calls wait for it: what was known last is better than none of them answered.
+KNOWN_TOKENS_SECONDS: Final = 0.5
 
 
 class Grants:
@@ -34,6 +38,11 @@ class Grants:
         if answer.WhichOneof("outcome") == "enrolled":
             return _enrolled(answer.enrolled)
         return Attempt(answer.attempt.token_id, answer.attempt.number, answer.attempt.warrant)
+
+    async def list_known_tokens(self) -> frozenset[bytes]:
+        request = ledger_pb2.ListKnownTokensRequest()
+        answer = await answer_of(self._stub.ListKnownTokens(request, timeout=KNOWN_TOKENS_SECONDS), dependency=GRANTS)
+        return frozenset(answer.token_ids)
 
     async def release(self, attempt: Attempt, reason: Reason, source_address: str) -> None:
         request = ledger_pb2.ReleaseEnrollmentRequest(

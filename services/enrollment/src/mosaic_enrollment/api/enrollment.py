@@ -6,16 +6,21 @@ from mosaic.enrollment.v1 import enrollment_pb2
 from mosaic_common.errors import Reason, Unimplemented
 from mosaic_common.rpc.call import Call
 
+from mosaic_enrollment.domain.admission import Admission
 from mosaic_enrollment.domain.redeem import Redeemer, Redemption
 
 
 class EnrollmentServicer:
     """The public door."""
 
-    def __init__(self, redeemer: Redeemer) -> None:
+    def __init__(self, admission: Admission, redeemer: Redeemer) -> None:
+        self._admission = admission
         self._redeemer = redeemer
 
     async def Enroll(self, request: enrollment_pb2.EnrollRequest, call: Call) -> enrollment_pb2.EnrollResponse:
+        # Spent here and not when the call began: silent or reset streams cost their sender nothing (docs/adr/0005).
+        call.facts.token_id = await self._admission.find_token(request.token_public_key)
+        await self._admission.spend(call.source_address, call.facts.token_id)
         call.recorded = True  # from here on grants hears of it and writes the row
         redemption = Redemption(
             token_public_key=request.token_public_key,

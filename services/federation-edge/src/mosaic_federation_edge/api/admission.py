@@ -10,9 +10,10 @@ from mosaic_common.clock import Clock
 from mosaic_common.errors import CertificateRefused, Layer, Reason
 from mosaic_common.identity import PeerCertificate, PeerCertificates
 from mosaic_common.rpc.call import Call, Transport
+from mosaic_common.source_address import source_key
 
 from mosaic_federation_edge.api.handshakes import Handshakes
-from mosaic_federation_edge.domain.rate_limit import RateLimiter, source_key
+from mosaic_federation_edge.domain.rate_limit import RateLimiter
 
 
 class Admission:

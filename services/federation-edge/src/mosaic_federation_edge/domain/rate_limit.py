@@ -1,17 +1,14 @@
 """How much a key may ask: the port, and the in-process limiter that stands behind it until Valkey does."""
 
-import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import lru_cache
 from typing import Final, Protocol
 
 from mosaic_common.errors import Layer, RateLimited, Reason
 
 MAX_KEYS: Final = 65_536
-_IPV6_SITE_BITS: Final = 64
 
 
 class RateLimiter(Protocol):
@@ -95,17 +92,3 @@ class TokenBuckets:
                 layer=self._layer,
                 retry_after=timedelta(seconds=(weight - bucket.tokens) / self._rate.per_second),
             )
-
-
-@lru_cache(maxsize=4096)
-def source_key(address: str) -> str:
-    """The part of a source address that one party commands: an IPv4 address, or the /64 of an IPv6 address."""
-    try:
-        ip = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(ip, ipaddress.IPv6Address):
-        if ip.ipv4_mapped is not None:
-            return str(ip.ipv4_mapped)
-        return str(ipaddress.IPv6Network((ip, _IPV6_SITE_BITS), strict=False))
-    return str(ip)
