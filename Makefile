@@ -23,8 +23,8 @@ demo: .venv/installed ## two gateways, one enrollment, one federated read (ARGS=
 test: .venv/installed ## every test that can run here, and what could not and why (ARGS="tests/unit -k scope")
 	pytest $(ARGS)
 
-stress: .venv/installed ## the floods of tests/security in full size, some minutes
-	pytest -m stress tests/security $(ARGS)
+stress: .venv/installed ## floods, races, kills and rotations in full size, some minutes
+	pytest -m stress tests $(ARGS)
 
 lint: .venv/installed ## ruff, mypy, import contracts, buf
 	ruff check .

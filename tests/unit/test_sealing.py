@@ -126,6 +126,34 @@ def test_rotates_in_three_phases() -> None:
         done.open(old_value, BINDING)
 
 
+def test_seals_anew_what_it_can_open() -> None:
+    """Under the current key, for the same place, once; what the old key is still needed for does not change."""
+    old, promoted, done = SealingKeys(b"o" * 32), SealingKeys(b"n" * 32, previous=b"o" * 32), SealingKeys(b"n" * 32)
+    resealed = promoted.reseal(old.seal(PLAINTEXT, BINDING), BINDING)
+    assert parse_key_id(resealed) == done.current_id
+    assert done.open(resealed, BINDING) == PLAINTEXT
+    with pytest.raises(SealBroken, match="does not have"):
+        done.reseal(old.seal(PLAINTEXT, BINDING), BINDING)
+    with pytest.raises(SealBroken, match="altered"):
+        promoted.reseal(altered(old.seal(PLAINTEXT, BINDING), 12), BINDING)
+    with pytest.raises(SealBroken, match="altered"):
+        promoted.reseal(old.seal(PLAINTEXT, BINDING), replace(BINDING, row_id=UUID(int=1)))
+
+
+def test_gives_nothing_back_that_would_not_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The only copy of a key is never replaced by what a failing machine made of it."""
+    promoted = SealingKeys(b"n" * 32, previous=b"o" * 32)
+    sealed, seal = SealingKeys(b"o" * 32).seal(PLAINTEXT, BINDING), SealingKeys.seal
+    for failing in (
+        lambda keys, plaintext, binding: altered(seal(keys, plaintext, binding), 12),
+        lambda keys, plaintext, binding: seal(keys, plaintext[:-1], binding),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(SealingKeys, "seal", failing)
+            with pytest.raises(SealBroken):
+                promoted.reseal(sealed, BINDING)
+
+
 @pytest.mark.parametrize("secret", ["", "short", b"x" * 31, "é" * 15])
 def test_takes_no_short_secret(secret: bytes | str) -> None:
     """Under 32 bytes the start stops, and the sentence does not hold the secret."""

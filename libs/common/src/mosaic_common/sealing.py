@@ -6,6 +6,7 @@ authenticated with it, so a value moved to another row, or a row given to anothe
 
 import base64
 import binascii
+import hmac
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -90,6 +91,20 @@ class SealingKeys:
             return key.cipher.decrypt(box[:_NONCE_BYTES], box[_NONCE_BYTES:], _associated_data(key_id, binding))
         except (InvalidTag, binascii.Error, ValueError):
             raise SealBroken("The sealed value was altered, or does not belong here.") from None
+
+    def reseal(self, sealed: str, binding: Binding) -> str:
+        """Return the same value under the current key, for the same place.
+
+        What comes back has been opened again: it is about to replace the only copy of a key.
+
+        Raises:
+            SealBroken: the old value does not open here, or the new one would not.
+        """
+        plaintext = self.open(sealed, binding)
+        anew = self.seal(plaintext, binding)
+        if not hmac.compare_digest(self.open(anew, binding), plaintext):
+            raise SealBroken("What was sealed anew does not open as what it was.")
+        return anew
 
 
 def parse_key_id(sealed: str) -> str:

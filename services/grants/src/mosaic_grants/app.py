@@ -36,6 +36,7 @@ from mosaic_grants.api.users import UserServicer
 from mosaic_grants.config import Config
 from mosaic_grants.domain.enrollment import Enrollments
 from mosaic_grants.domain.revocations import Revocations
+from mosaic_grants.domain.sealing import Presence
 from mosaic_grants.domain.sweeps import Sweeps
 from mosaic_grants.methods import METHODS
 
@@ -55,6 +56,7 @@ def build(config: Config, clock: Clock) -> Application:
 
     ledger = PostgresLedger(engine(config.database_url.get_secret_value()), AuditLog(HeadSigner(_read(pki / "audit.key")), clock))
     keys = SealingKeys(*config.sealing_secrets)
+    presence = Presence(ledger, keys)
     enrollments = Enrollments(WarrantSigner(_read(pki / "warrant.key")), federation_root=federation_root, pin=pin)
     operators, users = (
         _token_verifier(_read(pki / "jwks.json"), gateway, audience, clock)
@@ -66,7 +68,7 @@ def build(config: Config, clock: Clock) -> Application:
     )
     health = Health({"postgres": ledger.ping, CA_BROKER: ping_of(broker)})
     housekeeping = Housekeeping(
-        ledger, Sweeps(ledger, clock), Revocations(ledger, Broker(broker), clock, federation_root=federation_root)
+        ledger, presence, Sweeps(ledger, clock), Revocations(ledger, Broker(broker), clock, federation_root=federation_root)
     )
     enrollment_host, enrollment_port = config.enrollment_host_port
 
@@ -81,7 +83,7 @@ def build(config: Config, clock: Clock) -> Application:
     ).serve(
         GrantServicer(ledger, clock, gateway=gateway, enrollment_host=enrollment_host, enrollment_port=enrollment_port, pin=pin),
         PeerServicer(ledger, keys, clock),
-        SealServicer(),
+        SealServicer(ledger, keys, clock),
         UserServicer(ledger),
     )
     internal = GrpcListener(
@@ -105,7 +107,7 @@ def build(config: Config, clock: Clock) -> Application:
         [operator, internal],
         health,
         background=[housekeeping.run, recorder.run],
-        closing=[recorder.write_counted, broker.close, ledger.close],
+        closing=[recorder.write_counted, presence.withdraw, broker.close, ledger.close],
     )
 
 

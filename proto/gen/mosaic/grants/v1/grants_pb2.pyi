@@ -810,7 +810,7 @@ class SealingKey(_message.Message):
     KEY_ID_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
-    """Derived from the secret; tells nothing about it."""
+    """Derived from the secret, and tells nothing about it; `none` for rows that are in no sealed form."""
     rows: _builtins.int
     """Rows that are sealed under it."""
     def __init__(
@@ -935,7 +935,7 @@ class ResealResponse(_message.Message):
     remaining: _builtins.int
     @_builtins.property
     def broken_row_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Rows that open under no secret that this replica has; they are left as they are."""
+        """Rows that open under no secret that this replica has; they are left as they are. At most 1,000 are named, `remaining` counts all."""
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from mosaic_common.log import logger
 
 from mosaic_grants.adapters.ledger.database import PostgresLedger
 from mosaic_grants.domain.revocations import Revocations
+from mosaic_grants.domain.sealing import Presence
 from mosaic_grants.domain.sweeps import Sweeps
 
 
@@ -23,15 +24,22 @@ class Intervals:
     sweep: float = 5.0
     tell: float = 1.0
     compare: float = 30.0
+    announce: float = 5.0
 
 
 class Housekeeping:
     """Runs as long as the process; what does not answer is asked again."""
 
     def __init__(
-        self, ledger: PostgresLedger, sweeps: Sweeps, revocations: Revocations, intervals: Intervals = Intervals()
+        self,
+        ledger: PostgresLedger,
+        presence: Presence,
+        sweeps: Sweeps,
+        revocations: Revocations,
+        intervals: Intervals = Intervals(),
     ) -> None:
         self._ledger: Final = ledger
+        self._presence: Final = presence
         self._sweeps: Final = sweeps
         self._revocations: Final = revocations
         self._intervals: Final = intervals
@@ -42,14 +50,17 @@ class Housekeeping:
         """Work, for ever.
 
         Raises:
-            ConfigurationError: the schema is another release's; ends the process.
+            ConfigurationError: the schema is another release's, or the sealing secret another gateway's; ends the process.
         """
         while not await self._done("schema", self._verify_schema):
+            await asyncio.sleep(self._intervals.countersign)
+        while not await self._done("announce", self._presence.begin):
             await asyncio.sleep(self._intervals.countersign)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._every(self._intervals.countersign, "countersign", self._countersign))
             tasks.create_task(self._every(self._intervals.sweep, "sweep", self._sweeps.run_once))
             tasks.create_task(self._every(self._intervals.tell, "tell", self._tell))
+            tasks.create_task(self._every(self._intervals.announce, "announce", self._presence.announce))
             tasks.create_task(self._compare_for_ever())
 
     async def _every(self, seconds: float, what: str, work: Callable[[], Awaitable[None]]) -> None:

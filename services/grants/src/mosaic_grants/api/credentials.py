@@ -7,8 +7,9 @@ from mosaic.grants.v1 import ledger_pb2
 from mosaic_common.audit import Event
 from mosaic_common.auth import Role, TokenVerifier
 from mosaic_common.clock import Clock
-from mosaic_common.errors import AuthRefused, Layer, NotFound, Reason
+from mosaic_common.errors import AuthRefused, Layer, MosaicError, NotFound, Reason
 from mosaic_common.log import logger
+from mosaic_common.rpc.audit import audit_row
 from mosaic_common.rpc.call import Call
 from mosaic_common.sealing import SealBroken, SealingKeys
 
@@ -62,8 +63,9 @@ class PeerCredentialServicer:
         # The other gateway's word, of which only these two are kept.
         ended = request.grant_status if request.grant_status in {"revoked", "expired"} else None
         if await tx.connections.note_refusal(peer_id, reason, ended):
-            call.facts.resource = reason
-            record(tx, call, Event.CONNECTION_REFUSED, self._clock)
+            refused = MosaicError(reason, "refused", layer=Layer.PEER)
+            tx.audit(audit_row(call, Event.CONNECTION_REFUSED, self._clock.now(), error=refused))
+            call.recorded = True
 
     def _verify_user(self, unverified_token: str, call: Call) -> UUID:
         """Return who is asking the edge: a broken one can speak only for users who are asking it right now."""

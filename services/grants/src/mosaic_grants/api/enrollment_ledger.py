@@ -13,8 +13,8 @@ from mosaic_grants.api.deeds import note_grant, record
 from mosaic_grants.api.messages import enrolled_message
 from mosaic_grants.api.requests import parse_reason, parse_token_id, parse_uuid
 from mosaic_grants.domain.enrollment import Enrollments
-from mosaic_grants.domain.model import Recorded
-from mosaic_grants.domain.ports import Ledger, Transaction
+from mosaic_grants.domain.model import Recorded, Ticket
+from mosaic_grants.domain.ports import Ledger
 
 
 class EnrollmentLedgerServicer:
@@ -34,10 +34,10 @@ class EnrollmentLedgerServicer:
         # Before the token is looked up: whoever only knows its public key must not learn, or hold up, anything.
         self._enrollments.verify_proof(request.token_public_key, request.csr_der, redemption_id, request.proof)
         async with self._ledger.transaction() as tx:
-            await self._note(tx, call, call.facts.token_id)
+            ticket = _noted(call, await tx.tokens.find_ticket(call.facts.token_id))
             outcome = await self._enrollments.claim(
                 tx,
-                token_id=call.facts.token_id,
+                ticket,
                 unverified_csr=request.csr_der,
                 redemption_id=redemption_id,
                 signer_reachable=request.signer_reachable,
@@ -59,8 +59,8 @@ class EnrollmentLedgerServicer:
         call.source_address = request.source_address
         call.facts.token_id = parse_token_id(request.token_id)
         async with self._ledger.transaction() as tx:
-            await self._note(tx, call, request.token_id)
-            await self._enrollments.release(tx, request.token_id, request.attempt)
+            ticket = _noted(call, await tx.tokens.find_ticket(call.facts.token_id))
+            await self._enrollments.release(tx, ticket, request.attempt)
             refused = MosaicError(parse_reason(request.reason), "released", layer=Layer.CA)
             tx.audit(audit_row(call, Event.ENROLLMENT_RELEASED, self._clock.now(), error=refused))
             call.recorded = True
@@ -72,10 +72,8 @@ class EnrollmentLedgerServicer:
         call.source_address = request.source_address
         call.facts.token_id = parse_token_id(request.token_id)
         async with self._ledger.transaction() as tx:
-            await self._note(tx, call, request.token_id)
-            recorded = await self._enrollments.complete(
-                tx, request.token_id, request.attempt, [request.certificate_der, *request.chain_der]
-            )
+            ticket = _noted(call, await tx.tokens.find_ticket(call.facts.token_id, completing=True))
+            recorded = await self._enrollments.complete(tx, ticket, request.attempt, [request.certificate_der, *request.chain_der])
             record(tx, call, Event.ENROLLMENT_COMPLETED, self._clock)
         return ledger_pb2.CompleteEnrollmentResponse(enrolled=self._enrolled(recorded))
 
@@ -86,7 +84,7 @@ class EnrollmentLedgerServicer:
         refused = MosaicError(parse_reason(request.reason), "refused", layer=Layer[layer] if layer in Layer.__members__ else None)
         async with self._ledger.transaction() as tx:
             if call.facts.token_id:
-                await self._note(tx, call, call.facts.token_id)
+                _noted(call, await tx.tokens.find_ticket(call.facts.token_id))
             row = audit_row(call, Event.ENROLLMENT_REFUSED, self._clock.now(), error=refused, repeated=max(1, request.repeated))
             tx.audit(row)
             call.recorded = True
@@ -102,14 +100,15 @@ class EnrollmentLedgerServicer:
     async def CompleteRenewal(self, _request: ledger_pb2.CompleteRenewalRequest, _call: Call) -> ledger_pb2.CompleteRenewalResponse:
         raise _no_renewal()
 
-    async def _note(self, tx: Transaction, call: Call, unverified_token_id: bytes) -> None:
-        """Have the audit row name grant and peer of the token, also when the redemption is refused."""
-        token = await tx.tokens.find(unverified_token_id)
-        if token is not None:
-            note_grant(call, await tx.grants.get(token.grant_id))
-
     def _enrolled(self, recorded: Recorded) -> ledger_pb2.Enrolled:
         return enrolled_message(recorded, gateway=self._gateway, federation_endpoint=self._endpoint)
+
+
+def _noted(call: Call, ticket: Ticket | None) -> Ticket | None:
+    """Have the audit row name grant and peer of the token, also when the redemption is refused."""
+    if ticket is not None:
+        note_grant(call, ticket.grant)
+    return ticket
 
 
 def _no_renewal() -> Unimplemented:

@@ -11,7 +11,7 @@ from mosaic_common.tokens import EnrollmentOffer, token_id
 
 from mosaic_grants.api.deeds import actor_of, note_grant, record
 from mosaic_grants.api.messages import certificate_message, entry_message, grant_message, token_message
-from mosaic_grants.api.requests import page_token, parse_duration, parse_grant_id, parse_page_size, parse_page_token
+from mosaic_grants.api.requests import page_token, parse_duration, parse_filter, parse_grant_id, parse_page_size, parse_page_token
 from mosaic_grants.domain import ending, permissions
 from mosaic_grants.domain.lifecycle import GrantStatus
 from mosaic_grants.domain.ports import Ledger
@@ -64,9 +64,7 @@ class GrantServicer:
                 limit=size + 1,
                 after=parse_page_token(request.page_token),
                 peer_id=(await permissions.get_inbound_peer(tx, request.peer)).id if request.peer else None,
-                status=GrantStatus[types_pb2.GrantStatus.Name(request.status).removeprefix("GRANT_STATUS_")]
-                if request.status
-                else None,
+                status=parse_filter(request.status, types_pb2.GrantStatus.items(), GrantStatus, field="status"),
                 subject_user_id=await permissions.find_user_id(tx, request.user) if request.user else None,
             )
         page, more = found[:size], len(found) > size
@@ -115,7 +113,9 @@ class GrantServicer:
             ended = await ending.revoke_grant(tx, grant_id, reason)
             call.facts.result_count = len(ended.certificates)
             record(tx, call, Event.GRANT_REVOKED, self._clock)
-        return grants_pb2.RevokeGrantResponse(grant=grant_message(ended.grant))
+        message = grant_message(ended.grant)
+        message.certificates.extend(certificate_message(each) for each in ended.certificates)
+        return grants_pb2.RevokeGrantResponse(grant=message)
 
     async def DeleteGrant(self, request: grants_pb2.DeleteGrantRequest, call: Call) -> grants_pb2.DeleteGrantResponse:
         grant_id = parse_grant_id(request.id)

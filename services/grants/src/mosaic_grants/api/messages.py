@@ -5,6 +5,7 @@ from datetime import datetime
 
 from mosaic.errors.v1 import errors_pb2
 from mosaic.grants.v1 import ledger_pb2, types_pb2
+from mosaic_common.scope import parse_scope
 
 from mosaic_grants.api.requests import micros
 from mosaic_grants.domain.connections import refusal_sentence
@@ -20,7 +21,7 @@ def grant_message(grant: Grant) -> types_pb2.Grant:
         peer_id=str(grant.peer_id),
         peer_name=grant.peer_name,
         status=types_pb2.GrantStatus.Value(f"GRANT_STATUS_{grant.status.name}"),
-        scope_json=grant.scope.to_json(),
+        scope_json=parse_scope(grant.scope).to_json(),
         created_by=grant.created_by,
         approved_by=grant.approved_by or "",
         created_at_us=micros(grant.created_at),
@@ -141,7 +142,7 @@ def view_message(grant: Grant, certificates: Sequence[Certificate]) -> ledger_pb
         peer_id=str(grant.peer_id),
         peer_name=grant.peer_name,
         peer_state=types_pb2.PeerState.Value(f"PEER_STATE_{grant.peer_state.name}"),
-        scope_json=grant.scope.to_json(),
+        scope_json=parse_scope(grant.scope).to_json(),
         certificates=[certificate_message(certificate) for certificate in certificates],
     )
     if grant.expires_at:

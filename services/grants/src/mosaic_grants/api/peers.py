@@ -9,9 +9,17 @@ from mosaic_common.tokens import EnrollmentOffer
 
 from mosaic_grants.api.deeds import actor_of, note_grant, note_peer, record
 from mosaic_grants.api.messages import certificates_of, entry_message, peer_message
-from mosaic_grants.api.requests import micros, page_token, parse_page_size, parse_page_token, parse_token_id, parse_uuid
+from mosaic_grants.api.requests import (
+    micros,
+    page_token,
+    parse_filter,
+    parse_page_size,
+    parse_page_token,
+    parse_token_id,
+    parse_uuid,
+)
 from mosaic_grants.domain import connections, ending, permissions
-from mosaic_grants.domain.lifecycle import Direction, PeerState
+from mosaic_grants.domain.lifecycle import Direction, GrantStatus, PeerState
 from mosaic_grants.domain.ports import Ledger
 
 
@@ -37,10 +45,8 @@ class PeerServicer:
             found = await tx.peers.list_page(
                 limit=size + 1,
                 after=parse_page_token(request.page_token),
-                direction=Direction[types_pb2.PeerDirection.Name(request.direction).removeprefix("PEER_DIRECTION_")]
-                if request.direction
-                else None,
-                state=PeerState[types_pb2.PeerState.Name(request.state).removeprefix("PEER_STATE_")] if request.state else None,
+                direction=parse_filter(request.direction, types_pb2.PeerDirection.items(), Direction, field="direction"),
+                state=parse_filter(request.state, types_pb2.PeerState.items(), PeerState, field="state"),
                 local_user_id=await permissions.find_user_id(tx, request.user) if request.user else None,
             )
         page, more = found[:size], len(found) > size
@@ -150,7 +156,8 @@ class PeerServicer:
             for each in ended:
                 note_grant(call, each.grant)
                 call.facts.result_count = len(each.certificates)
-                record(tx, call, Event.GRANT_REVOKED, self._clock)
+                expired = each.grant.status is GrantStatus.EXPIRED
+                record(tx, call, Event.GRANT_EXPIRED if expired else Event.GRANT_REVOKED, self._clock)
         return grants_pb2.RevokePeerResponse(peer=peer_message(peer), grants_revoked=len(ended))
 
     async def DeletePeer(self, request: grants_pb2.DeletePeerRequest, call: Call) -> grants_pb2.DeletePeerResponse:

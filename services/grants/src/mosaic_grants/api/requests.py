@@ -2,8 +2,10 @@
 
 import base64
 import binascii
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from enum import StrEnum
+from typing import Final, TypeVar
 from uuid import UUID
 
 from mosaic.errors.v1 import errors_pb2
@@ -11,6 +13,8 @@ from mosaic_common.errors import InvalidInput, Layer, NotFound, Reason, Violatio
 
 DEFAULT_PAGE: Final = 50
 MAX_PAGE: Final = 500
+
+State = TypeVar("State", bound=StrEnum)
 
 
 def parse_uuid(value: str, *, field: str) -> UUID:
@@ -90,6 +94,25 @@ def parse_page_token(value: str) -> tuple[datetime, UUID] | None:
 def micros(moment: datetime) -> int:
     """Microseconds since 1970 UTC, exactly."""
     return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def parse_filter(value: int, messages: Iterable[tuple[str, int]], kind: type[State], *, field: str) -> State | None:
+    """Read a state by which a list is narrowed; 0 is none.
+
+    Args:
+        messages: names and numbers of the message's enum, ``KIND_STATE``.
+    """
+    if not value:
+        return None
+    name = next((name.rpartition("_")[2] for name, number in messages if number == value), "")
+    if name not in kind.__members__:
+        raise InvalidInput(
+            Reason.REQUEST_INVALID,
+            f"{field} is none that this version knows.",
+            layer=Layer.REQUEST,
+            violations=[Violation(field, f"must be one of {', '.join(kind)}")],
+        )
+    return kind[name]
 
 
 def parse_reason(value: errors_pb2.Reason.ValueType) -> Reason:

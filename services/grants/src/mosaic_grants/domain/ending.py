@@ -99,7 +99,9 @@ async def delete_grant(tx: Transaction, grant_id: UUID) -> Grant:
             Reason.GRANT_STATE_CHANGED,
             "A grant that was active is kept: the audit log speaks of it.",
             layer=Layer.GRANT,
-            remedy=f"End it with `mosaic federation grant revoke {grant_id}`.",
+            remedy=f"End it with `mosaic federation grant revoke {grant_id}`."
+            if grant.status is GrantStatus.ACTIVE
+            else "It has ended; nothing is left to do.",
         )
     return grant
 
@@ -142,7 +144,9 @@ async def delete_peer(tx: Transaction, peer: str) -> Peer:
         raise _kept(
             found,
             "A peer that was active is kept: the audit log speaks of it.",
-            f"End it with `mosaic federation peer revoke {found.name}`; its name is free then.",
+            "It has ended, and its name is free."
+            if found.state is PeerState.REVOKED
+            else f"End it with `mosaic federation peer revoke {found.name}`; its name is free then.",
         )
     return found
 

@@ -17,8 +17,8 @@ from mosaic_common.tokens import unknown_token, verify_enroll_proof
 from mosaic_common.warrants import Purpose, Warrant, WarrantSigner
 from mosaic_common.x509 import Csr, Ordered, draw_serial, verify_csr, verify_issued
 
-from mosaic_grants.domain.lifecycle import ELIGIBLE_PEERS
-from mosaic_grants.domain.model import Claim, Grant, Recorded, Token
+from mosaic_grants.domain.lifecycle import ELIGIBLE_PEERS, GrantStatus
+from mosaic_grants.domain.model import Claim, Grant, Recorded, Ticket, Token
 from mosaic_grants.domain.permissions import enrollable_status
 from mosaic_grants.domain.ports import Transaction
 
@@ -57,8 +57,8 @@ class Enrollments:
     async def claim(
         self,
         tx: Transaction,
+        ticket: Ticket | None,
         *,
-        token_id: bytes,
         unverified_csr: bytes,
         redemption_id: UUID,
         signer_reachable: bool,
@@ -66,19 +66,18 @@ class Enrollments:
         """Claim the token for this CSR, or return what this same redemption got before.
 
         Args:
-            token_id: of a token whose proof holds.
+            ticket: of a token whose proof holds; None when nobody knows it.
             signer_reachable: whether anybody could sign now; only a new attempt needs it.
 
         Raises:
             TokenRefused, CsrRefused, InvalidInput, Conflict, AccessDenied: see the denial table.
         """
-        token = await tx.tokens.find(token_id, locked=True)
-        if token is None:
+        if ticket is None:
             raise unknown_token()
-        grant = await tx.grants.get(token.grant_id)
+        token, grant = ticket.token, ticket.grant
         # What this token may still do, before what the request asks: a used token tells nothing about CSRs.
         same_redemption = token.redemption_id == redemption_id
-        _verify_token(token, tx.now, same_redemption=same_redemption)
+        _verify_token(token, grant, tx.now, same_redemption=same_redemption)
         csr = verify_csr(unverified_csr, common_name=grant.peer_common_name)
         if token.redemption_id is not None and token.csr_sha256 != csr.sha256:
             raise _used()
@@ -126,33 +125,38 @@ class Enrollments:
         )
         return Attempt(token.token_id, token.attempt + 1, self._signer.sign(warrant))
 
-    async def release(self, tx: Transaction, token_id: bytes, attempt: int) -> None:
+    async def release(self, tx: Transaction, ticket: Ticket | None, attempt: int) -> None:
         """Give a claim back whose CSR cannot have been signed; a late or repeated release changes nothing."""
-        token = await tx.tokens.find(token_id, locked=True)
-        if token is None or token.attempt != attempt or token.serial is None or token.fingerprint is not None:
+        if ticket is None:
+            return
+        token = ticket.token
+        if token.attempt != attempt or token.serial is None or token.fingerprint is not None:
             return
         # That nothing was signed is enrollment's word; the serial is owed all the same.
         await tx.outbox.owe(token.serial, token.grant_id, "attempt released")
-        await tx.tokens.release(token_id, attempt)
+        await tx.tokens.release(token.token_id, attempt)
 
-    async def complete(self, tx: Transaction, token_id: bytes, attempt: int, unverified_chain: Sequence[bytes]) -> Recorded:
+    async def complete(self, tx: Transaction, ticket: Ticket | None, attempt: int, unverified_chain: Sequence[bytes]) -> Recorded:
         """Verify what the broker brought, pin it and activate grant and peer.
+
+        Args:
+            ticket: found for completing: peer, grant and token are locked, so a revocation that comes now waits.
 
         Raises:
             CaLied: it is not exactly what this attempt ordered; nothing is written.
-            Conflict: the grant left pending meanwhile.
+            Conflict: the grant left the state that the token is for.
             TokenRefused: another attempt has the fence.
         """
-        named = await tx.tokens.find(token_id)
-        if named is None:
+        if ticket is None:
             raise unknown_token()
-        # 1. Peer, grant, token, in this order: a revocation that comes now waits, and one that came first is seen.
-        grant = await tx.grants.get(named.grant_id, locked=True)
-        token = await tx.tokens.find(token_id, locked=True)
-        if token is None or token.fingerprint is not None or token.attempt != attempt:
+        # 1. The fence.
+        token, grant = ticket.token, ticket.grant
+        if token.fingerprint is not None or token.attempt != attempt:
             raise _used()
         if token.serial is None or token.spki_sha256 is None or token.lease_until is None:
             raise _used()  # released meanwhile
+        # A grant that ended meanwhile says so itself: its end would show in the order below, and look like a lie.
+        _verify_eligible(token, grant)
         # 2. The broker is believed in nothing.
         ordered_at = (token.lease_until - LEASE).replace(microsecond=0)
         ordered = Ordered(
@@ -165,13 +169,12 @@ class Enrollments:
             not_before_min=ordered_at - _NOT_BEFORE_LEEWAY,
         )
         issued = verify_issued(unverified_chain, ordered, root_pem=self._root, now=tx.now)
-        _verify_eligible(token, grant)
         # 3. One transaction: pinned, complete, active. The guards in SQL have the last word over what was read above.
         if token.reenroll:
             # Only a renewal supersedes: whoever has the lost key must not use it for another day.
             await tx.certificates.revoke_all(grant.id, "re-enrolled")
         await tx.certificates.pin(grant.id, issued)
-        if not await tx.tokens.complete(token_id, attempt, issued.fingerprint):
+        if not await tx.tokens.complete(token.token_id, attempt, issued.fingerprint):
             raise _used()
         activated = token.reenroll or await tx.grants.activate(grant.id)
         if not activated or not await tx.peers.activate(grant.peer_id):
@@ -187,7 +190,14 @@ def _not_after(grant: Grant, now: datetime) -> datetime:
     return latest.replace(microsecond=0)
 
 
-def _verify_token(token: Token, now: datetime, *, same_redemption: bool) -> None:
+def _verify_token(token: Token, grant: Grant, now: datetime, *, same_redemption: bool) -> None:
+    if token.voided_at is not None and grant.status in {GrantStatus.REVOKED, GrantStatus.EXPIRED}:
+        raise TokenRefused(
+            Reason.ENROLLMENT_TOKEN_VOIDED,
+            "The grant of this enrollment token has ended.",
+            layer=Layer.TOKEN,
+            remedy="Ask the other operator for a new grant.",
+        )
     if token.voided_at is not None:
         raise TokenRefused(
             Reason.ENROLLMENT_TOKEN_VOIDED,

@@ -1,7 +1,9 @@
 """What the ledger holds, as values. Times are aware, in UTC, by the database's clock."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from mosaic_common.errors import Reason
@@ -67,11 +69,17 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
+    """A permission, with what its peer and its subject are now.
+
+    Attributes:
+        scope: the stored document; it was accepted when the grant was made.
+    """
+
     id: UUID
     subject_user_id: UUID
     peer_id: UUID
     status: GrantStatus
-    scope: Scope
+    scope: Mapping[str, Any]
     created_by: str
     approved_by: str | None
     created_at: datetime
@@ -87,6 +95,14 @@ class Grant:
     @property
     def has_active_subject(self) -> bool:
         return self.subject is not None and self.subject.active
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """An enrollment token with the grant that it is for. The token's row is locked."""
+
+    token: Token
+    grant: Grant
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,3 +270,26 @@ class AuditEntry:
     resource: str
     result_count: int
     repeated: int
+
+
+@dataclass(frozen=True, slots=True)
+class SealedKey:
+    """A connection's private key as it is stored, and what its seal is bound to."""
+
+    id: UUID
+    peer_id: UUID
+    sealed: str
+    csr_der: bytes
+    local_user_id: UUID
+    common_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A process of grants, as it last announced itself."""
+
+    id: UUID
+    started_at: datetime
+    seen_at: datetime
+    current_key_id: str
+    readable_key_ids: frozenset[str]

@@ -39,7 +39,9 @@ async def draft_grant(
         )
     subject = await find_subject(tx, user)
     scope = await _accepted_scope(tx, subject, unverified_scope)
-    found = await get_inbound_peer(tx, peer)
+    named = await get_inbound_peer(tx, peer)
+    # Locked: a revocation of the peer that comes now finds this grant and ends it, and one that came first is seen.
+    found = await tx.peers.get(named.id, locked=True)
     _verify_eligible(found.name, found.state)
     if scope.sensitive_resources and not approve_sensitive:
         raise MosaicError(

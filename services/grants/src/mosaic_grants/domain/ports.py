@@ -4,7 +4,7 @@ Methods that change a row return whether they did: a guard in SQL has the last w
 ``locked`` stays as it is until the transaction ends; rows are locked in the order peer → grant → token, never another.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
@@ -28,6 +28,9 @@ from mosaic_grants.domain.model import (
     Prepared,
     Received,
     Recorded,
+    Replica,
+    SealedKey,
+    Ticket,
     Token,
     TokenDraft,
     Unfinished,
@@ -78,7 +81,9 @@ class Grants(Protocol):
 
 class Tokens(Protocol):
     async def insert(self, draft: TokenDraft, token_id: bytes, *, actor: str) -> Token: ...
-    async def find(self, token_id: bytes, *, locked: bool = False) -> Token | None: ...
+    async def find_ticket(self, token_id: bytes, *, completing: bool = False) -> Ticket | None:
+        """Return the token, locked, with its grant; completing, peer and grant are locked too, and first."""
+
     async def list_of(self, grant_id: UUID) -> list[Token]: ...
     async def list_known(self) -> list[bytes]: ...
     async def void_open(self, grant_id: UUID, why: str) -> None: ...
@@ -129,6 +134,21 @@ class Records(Protocol):
     async def find_last_read(self, peer_id: UUID) -> datetime | None: ...
 
 
+class Seals(Protocol):
+    async def announce(self, replica_id: UUID, *, current_key_id: str, readable_key_ids: Sequence[str]) -> None: ...
+    async def withdraw(self, replica_id: UUID) -> None: ...
+    async def list_replicas(self, *, locked: bool = False) -> list[Replica]:
+        """Return who was seen lately; locked, nobody announces or withdraws until the transaction ends."""
+
+    async def count_by_key(self) -> Mapping[str, int]:
+        """Return how many rows are sealed under each key id; under "" those that are in no sealed form."""
+
+    async def list_others_locked(self, key_id: str, *, after: SealedKey | None, limit: int) -> list[SealedKey]:
+        """Return keys that are not sealed under this one, in an order that ``after`` continues, each with its peer locked."""
+
+    async def replace(self, key: SealedKey, resealed: str) -> bool: ...
+
+
 class Transaction(Protocol):
     """Everything done in it becomes visible together with its audit rows, or never."""
 
@@ -154,6 +174,8 @@ class Transaction(Protocol):
     def revocation_lists(self) -> RevocationLists: ...
     @property
     def records(self) -> Records: ...
+    @property
+    def seals(self) -> Seals: ...
 
     def audit(self, row: AuditRow) -> None: ...
 

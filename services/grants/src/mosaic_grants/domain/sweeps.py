@@ -4,6 +4,7 @@ All of it is in force before: reads look at clocks and users themselves. Here it
 authority. Each grant is its own transaction, so that one that cannot be ended does not hold up the others.
 """
 
+from contextlib import suppress
 from typing import Final
 
 from mosaic_common.audit import Event
@@ -35,10 +36,11 @@ class Sweeps:
         async with self._ledger.transaction() as tx:
             overdue = await tx.grants.list_overdue(limit=BATCH)
         for grant_id in overdue:
-            async with self._ledger.transaction() as tx:
-                ended = await expire_grant(tx, grant_id)
-                if ended.changed:
-                    tx.audit(deed(Event.GRANT_EXPIRED, self._clock.now(), grant=ended.grant, count=len(ended.certificates)))
+            with suppress(NotFound):  # deleted by somebody else meanwhile
+                async with self._ledger.transaction() as tx:
+                    ended = await expire_grant(tx, grant_id)
+                    if ended.changed:
+                        tx.audit(deed(Event.GRANT_EXPIRED, self._clock.now(), grant=ended.grant, count=len(ended.certificates)))
 
     async def end_grants_without_subject(self) -> None:
         async with self._ledger.transaction() as tx:
@@ -50,6 +52,8 @@ class Sweeps:
                     if grant.has_active_subject:
                         continue  # back meanwhile
                     ended = await revoke_grant(tx, grant_id, SUBJECT_GONE)
+                    if not ended.changed:
+                        continue  # another replica was here first, and has recorded it
                     row = deed(
                         Event.GRANT_REVOKED,
                         self._clock.now(),

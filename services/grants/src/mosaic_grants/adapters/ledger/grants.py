@@ -1,11 +1,9 @@
 """Grants: permissions that this gateway gives."""
 
-import json
 from typing import Any, Final
 from uuid import UUID
 
 from mosaic_common.errors import Layer, NotFound, Reason
-from mosaic_common.scope import parse_scope
 from sqlalchemy import Row
 
 from mosaic_grants.adapters.ledger.statements import Statements
@@ -14,14 +12,14 @@ from mosaic_grants.domain.model import Grant, GrantDraft, User
 from mosaic_grants.domain.ports import After
 
 # What an operator sees is what is in force: a grant past its end is expired before any sweep has written so.
-_COLUMNS: Final = """
+COLUMNS: Final = """
     g.id, g.subject_user_id, g.peer_id, g.scope, g.created_by, g.approved_by, g.created_at, g.activated_at, g.expires_at,
     g.revoked_at, g.revoked_reason, p.name AS peer_name, p.common_name AS peer_common_name, p.state AS peer_state,
     u.email, u.active,
     CASE WHEN g.status IN ('pending', 'active') AND g.expires_at <= now() THEN 'expired' ELSE g.status END AS status
 """
 _GRANTS: Final = f"""
-    SELECT {_COLUMNS}
+    SELECT {COLUMNS}
     FROM federation.federation_grants g
     JOIN federation.federation_peers p ON p.id = g.peer_id
     LEFT JOIN public.users u ON u.id = g.subject_user_id
@@ -47,7 +45,7 @@ class Grants:
                 layer=Layer.GRANT,
                 remedy="`mosaic federation grant list` shows all.",
             )
-        return _grant(row)
+        return grant_of(row)
 
     async def list_page(
         self, *, limit: int, after: After, peer_id: UUID | None, status: GrantStatus | None, subject_user_id: UUID | None
@@ -66,7 +64,7 @@ class Grants:
             after_id=after[1] if after else None,
             limit=limit,
         )
-        return [_grant(row) for row in rows]
+        return [grant_of(row) for row in rows]
 
     async def insert(self, draft: GrantDraft, *, actor: str) -> Grant:
         row = await self._sql.one(
@@ -148,15 +146,14 @@ class Grants:
         return [row.id for row in rows]
 
 
-def _grant(row: Row[Any]) -> Grant:
+def grant_of(row: Row[Any]) -> Grant:
     subject = User(row.subject_user_id, row.email, row.active) if row.email is not None else None
-    document = row.scope if isinstance(row.scope, dict) else json.loads(row.scope)
     return Grant(
         id=row.id,
         subject_user_id=row.subject_user_id,
         peer_id=row.peer_id,
         status=GrantStatus(row.status),
-        scope=parse_scope(document),
+        scope=row.scope,
         created_by=row.created_by,
         approved_by=row.approved_by,
         created_at=row.created_at,

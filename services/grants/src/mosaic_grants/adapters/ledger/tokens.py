@@ -6,8 +6,9 @@ from uuid import UUID
 from mosaic_common.errors import Conflict, Layer, Reason
 from sqlalchemy import Row
 
+from mosaic_grants.adapters.ledger.grants import COLUMNS, grant_of
 from mosaic_grants.adapters.ledger.statements import Statements
-from mosaic_grants.domain.model import Claim, Token, TokenDraft, Unfinished
+from mosaic_grants.domain.model import Claim, Ticket, Token, TokenDraft, Unfinished
 
 MAX_KNOWN: Final = 10_000
 
@@ -22,6 +23,18 @@ _VOID: Final = """
     SELECT serial, grant_id, :why FROM voided WHERE serial IS NOT NULL
     ON CONFLICT (serial) DO NOTHING
 """
+
+
+_TICKET: Final = f"""
+    SELECT {COLUMNS}, t.token_id, t.grant_id, t.peer_id AS token_peer_id, t.created_by AS token_created_by,
+           t.created_at AS token_created_at, t.expires_at AS token_expires_at, t.voided_at, t.redemption_id, t.csr_sha256,
+           t.spki_sha256, t.attempt, t.serial, t.lease_until, t.unfinished_at, t.fingerprint_sha256, t.reenroll
+    FROM federation.federation_enrollment_tokens t
+    JOIN federation.federation_grants g ON g.id = t.grant_id
+    JOIN federation.federation_peers p ON p.id = g.peer_id
+    LEFT JOIN public.users u ON u.id = g.subject_user_id
+    WHERE t.token_id = :id
+"""  # noqa: S608 - constants
 
 
 class Tokens:
@@ -55,13 +68,15 @@ class Tokens:
             )
         return _token(row)
 
-    async def find(self, token_id: bytes, *, locked: bool = False) -> Token | None:
-        """Return the token's row; locked, claims of one token are decided one by one."""
-        row = await self._sql.first(
-            f"SELECT * FROM federation.federation_enrollment_tokens WHERE token_id = :id {'FOR UPDATE' if locked else ''}",  # noqa: S608
-            id=token_id,
-        )
-        return _token(row) if row else None
+    async def find_ticket(self, token_id: bytes, *, completing: bool = False) -> Ticket | None:
+        """Return the token, locked, with its grant: claims of one token are decided one by one.
+
+        Args:
+            completing: locks peer and grant before it, so that no revocation comes in between.
+        """
+        # Rows are locked in the order in which the clauses name them.
+        row = await self._sql.first(f"{_TICKET} {'FOR NO KEY UPDATE OF p, g' if completing else ''} FOR UPDATE OF t", id=token_id)
+        return Ticket(_token(row, "token_"), grant_of(row)) if row else None
 
     async def list_of(self, grant_id: UUID) -> list[Token]:
         rows = await self._sql.all(
@@ -141,14 +156,16 @@ class Tokens:
         return [Unfinished(bytes(row.token_id), row.grant_id, row.peer_id, row.attempt, int(row.serial)) for row in rows]
 
 
-def _token(row: Row[Any]) -> Token:
+def _token(row: Row[Any], prefix: str = "") -> Token:
+    """Read a token's row; the columns whose names a grant has too bear a prefix where they come together."""
+    own = row._mapping
     return Token(
         token_id=bytes(row.token_id),
         grant_id=row.grant_id,
-        peer_id=row.peer_id,
-        created_by=row.created_by,
-        created_at=row.created_at,
-        expires_at=row.expires_at,
+        peer_id=own[f"{prefix}peer_id"],
+        created_by=own[f"{prefix}created_by"],
+        created_at=own[f"{prefix}created_at"],
+        expires_at=own[f"{prefix}expires_at"],
         voided_at=row.voided_at,
         redemption_id=row.redemption_id,
         csr_sha256=bytes(row.csr_sha256) if row.csr_sha256 else None,

@@ -32,7 +32,8 @@ ALTER TABLE federation.federation_peers
     ADD COLUMN refused_reason text,
     ADD COLUMN refused_grant_status text CHECK (refused_grant_status IN ('revoked', 'expired')),
     ADD CONSTRAINT a_refusal_is_whole CHECK ((refused_at IS NULL) = (refused_reason IS NULL));
-UPDATE federation.federation_peers SET activated_at = created_at WHERE state IN ('active', 'suspended');
+-- Whether a revoked one ever was, nobody wrote down: it is kept.
+UPDATE federation.federation_peers SET activated_at = created_at WHERE state <> 'pending';
 ALTER TABLE federation.federation_peers
     ADD CONSTRAINT an_active_peer_was_activated CHECK (state NOT IN ('active', 'suspended') OR activated_at IS NOT NULL);
 
