@@ -9,12 +9,13 @@ from typing import Any, Final
 
 import psycopg
 import pytest
+from alembic import command
 from mosaic_common.db.version import SCHEMA_VERSION
 from mosaic_common.errors import ConfigurationError
 from mosaic_common.resources import REGISTRY
 from mosaic_grants.adapters.schema.application import TABLES
 from mosaic_grants.adapters.schema.names import LOGIN_ROLES, OWNER
-from mosaic_grants.adapters.upgrade import _LOCK, Missing, bootstrap, head, upgrade
+from mosaic_grants.adapters.upgrade import _LOCK, Missing, _alembic, _owner, bootstrap, head, upgrade
 from psycopg import sql
 
 from tests.support.postgres import PASSWORDS, Database, PostgresServer
@@ -269,3 +270,85 @@ def test_its_owner_is_told_what_to_run_and_then_reads_work(beside_an_application
                 application.execute(missing.statement)
             assert edge.execute(reading, user).fetchall() == []
     assert upgrade(database.url(OWNER)) == ()
+
+
+# ── a database with rows in it ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+BEFORE_LIFECYCLES: Final = """
+    INSERT INTO federation.federation_peers (name, common_name, direction, state, created_by, revoked_at) VALUES
+        ('waiting', 'waiting', 'inbound', 'pending', 'otto', NULL), ('welcome', 'welcome', 'inbound', 'active', 'otto', NULL),
+        ('paused', 'paused', 'inbound', 'suspended', 'otto', NULL), ('evicted', 'evicted', 'inbound', 'revoked', 'otto', now());
+    INSERT INTO federation.federation_peers (name, common_name, direction, state, local_user_id, remote_gateway, remote_grant_id,
+        remote_subject_user_id, endpoint_url, enrollment_url, redemption_id, created_by) VALUES
+        ('begun', 'home', 'outbound', 'pending', gen_random_uuid(), 'work', NULL, NULL, NULL, 'https://w:7444',
+         '00000000-0000-0000-0000-000000000001', 'otto'),
+        ('made', 'home', 'outbound', 'active', gen_random_uuid(), 'work', gen_random_uuid(), gen_random_uuid(), 'w:7443',
+         'https://w:7444', '00000000-0000-0000-0000-000000000002', 'otto');
+    INSERT INTO federation.federation_peer_keys (peer_id, client_key_pem, csr_der, state, cert_pem, serial, fingerprint_sha256,
+        not_before, not_after)
+    SELECT id, 'sealed', 'csr', state, 'pem', 1, sha256('certificate'), now(), now() + interval '1 d'
+    FROM federation.federation_peers WHERE direction = 'outbound';
+    INSERT INTO federation.federation_grants (subject_user_id, peer_id, status, scope, created_by, activated_at)
+    SELECT gen_random_uuid(), id, state, '{"resources": ["tasks"], "max_rows_per_query": 1}', 'otto',
+           CASE state WHEN 'active' THEN now() END
+    FROM federation.federation_peers WHERE direction = 'inbound' AND state IN ('pending', 'active');
+    INSERT INTO federation.federation_enrollment_tokens (token_id, grant_id, peer_id, created_by, expires_at, redemption_id,
+        csr_sha256, spki_sha256, attempt, serial, lease_until)
+    SELECT sha256('token'), id, peer_id, 'otto', now() + interval '1 min', gen_random_uuid(), sha256('a'), sha256('b'), 1, 7, now()
+    FROM federation.federation_grants WHERE status = 'pending';
+    INSERT INTO federation.federation_ca_outbox (serial, grant_id, reason)
+    SELECT 4711, id, 'attempt released' FROM federation.federation_grants WHERE status = 'pending';
+"""
+
+
+@pytest.fixture
+def before_lifecycles(postgres_server: PostgresServer) -> Iterator[Database]:
+    """A database of the release before, in use."""
+    database = postgres_server.unmigrated("mosaic_before_lifecycles")
+    bootstrap(database.superuser_url, PASSWORDS)
+    with _owner(database.url(OWNER)) as connection:
+        command.upgrade(_alembic(connection), "0002")
+    with database.connect() as owner:
+        owner.execute(BEFORE_LIFECYCLES)
+    yield database
+    with psycopg.connect(postgres_server.superuser_url, autocommit=True) as server:
+        server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database.name)))
+
+
+def test_peers_grants_and_keys_of_the_release_before_go_on(before_lifecycles: Database) -> None:
+    """Who was active is known to have been, a key keeps the redemption that it was made for, a claim can be finished, and what was
+    owed to the authority still is, even when its grant is forgotten.
+    """
+    database = before_lifecycles
+    upgrade(database.url(OWNER))
+    with database.connect() as owner, database.connect("mosaic_grants") as grants:
+        assert dict(owner.execute("SELECT name, activated_at IS NOT NULL FROM federation.federation_peers").fetchall()) == {
+            "waiting": False,
+            "welcome": True,
+            "paused": True,
+            "evicted": True,
+            "begun": False,
+            "made": True,
+        }
+        redemptions = owner.execute(
+            "SELECT p.name, k.redemption_id::text FROM federation.federation_peer_keys k"
+            " JOIN federation.federation_peers p ON p.id = k.peer_id"
+        )
+        assert {name: redemption[-1] for name, redemption in redemptions} == {"begun": "1", "made": "2"}
+        assert owner.execute("SELECT attempt, serial, unfinished_at FROM federation.federation_enrollment_tokens").fetchall() == [
+            (1, 7, None)
+        ]
+        # The name of the evicted is free, those of the others are not.
+        again = (
+            "INSERT INTO federation.federation_peers (name, common_name, direction, created_by) VALUES (%s, %s, 'inbound', 'otto')"
+        )
+        grants.execute(again, ("evicted", "evicted"))
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            grants.execute(again, ("paused", "paused"))
+        # What was active is kept from now on, what was not can be forgotten.
+        grants.execute("DELETE FROM federation.federation_enrollment_tokens")
+        for table in ("grants", "peers"):
+            with pytest.raises(psycopg.errors.RestrictViolation, match="was active is kept"):
+                grants.execute(f"DELETE FROM federation.federation_{table} WHERE activated_at IS NOT NULL".encode())
+        grants.execute("DELETE FROM federation.federation_grants WHERE activated_at IS NULL")
+        assert owner.execute("SELECT serial, done_at FROM federation.federation_ca_outbox").fetchall() == [(4711, None)]

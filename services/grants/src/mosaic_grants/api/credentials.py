@@ -48,8 +48,9 @@ class PeerCredentialServicer:
         user_id = self._verify_user(request.user_token, call)
         peer_id = parse_uuid(request.peer_id, field="peer_id")
         async with self._ledger.transaction() as tx:
-            peer = await tx.peers.get(peer_id, locked=True)
-            if peer.local_user_id != user_id:
+            # Found by whose it is, so that another's connection and none at all are told alike.
+            peer = await tx.connections.find_own(user_id, peer_id)
+            if peer is None:
                 raise NotFound(Reason.PEER_NOT_FOUND, "This user has no such connection.", layer=Layer.PEER)
             call.facts.peer_id = peer.id
             if request.reason == errors_pb2.REASON_UNSPECIFIED:

@@ -84,7 +84,9 @@ class EnrollmentLedgerServicer:
         refused = MosaicError(parse_reason(request.reason), "refused", layer=Layer[layer] if layer in Layer.__members__ else None)
         async with self._ledger.transaction() as tx:
             if call.facts.token_id:
-                _noted(call, await tx.tokens.find_ticket(call.facts.token_id))
+                grant = await tx.tokens.find_grant(call.facts.token_id)
+                if grant is not None:
+                    note_grant(call, grant)
             row = audit_row(call, Event.ENROLLMENT_REFUSED, self._clock.now(), error=refused, repeated=max(1, request.repeated))
             tx.audit(row)
             call.recorded = True

@@ -35,7 +35,6 @@ class Revocations:
         self._authority: Final = authority
         self._clock: Final = clock
         self._root: Final = federation_root
-        self._compared = b""
         self._log: Final = logger("revocations")
 
     async def tell(self) -> int:
@@ -68,8 +67,6 @@ class Revocations:
             MosaicError: broker or ledger do not answer.
         """
         unverified_list, unverified_chain = await self._authority.get_revocation_list()
-        if unverified_list == self._compared:
-            return
         listed = verify_revocation_list(unverified_list, unverified_chain, root_pem=self._root, now=self._clock.now())
         async with self._ledger.transaction() as tx:
             if not await tx.revocation_lists.store(listed):
@@ -78,7 +75,6 @@ class Revocations:
                 tx.audit(deed(Event.REVOCATION_NOT_ORDERED, tx.now, reason=Reason.REVOCATION_LIST_REFUSED, layer=Layer.CA))
                 return
             await self._settle(tx, listed)
-        self._compared = listed.der
 
     async def _settle(self, tx: Transaction, listed: RevocationList) -> None:
         serials = sorted(listed.serials)

@@ -27,6 +27,15 @@ class Connections:
         )
         return peer_of(row) if row else None
 
+    async def find_own(self, local_user_id: UUID, peer_id: UUID) -> Peer | None:
+        """Find a user's connection by its id, locked."""
+        row = await self._sql.first(
+            f"{PEERS} WHERE p.id = :id AND p.direction = 'outbound' AND p.local_user_id = :user FOR NO KEY UPDATE OF p",
+            id=peer_id,
+            user=local_user_id,
+        )
+        return peer_of(row) if row else None
+
     async def list_active(self, local_user_id: UUID, name: str) -> list[Peer]:
         """Return an active user's active connections; of one name, or all."""
         rows = await self._sql.all(

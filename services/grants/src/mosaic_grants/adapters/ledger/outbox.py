@@ -13,7 +13,8 @@ from mosaic_grants.domain.model import OwedRevocation
 
 # Long enough for the authority's answer and its list; a replica that dies meanwhile leaves the row to the next.
 _LEASE: Final = timedelta(seconds=30)
-_LONGEST_PAUSE: Final = timedelta(hours=1)
+# An authority that comes back after a day hears of everything soon.
+_LONGEST_PAUSE: Final = timedelta(minutes=5)
 
 
 class Outbox:

@@ -8,7 +8,7 @@ from sqlalchemy import Row
 
 from mosaic_grants.adapters.ledger.grants import COLUMNS, grant_of
 from mosaic_grants.adapters.ledger.statements import Statements
-from mosaic_grants.domain.model import Claim, Ticket, Token, TokenDraft, Unfinished
+from mosaic_grants.domain.model import Claim, Grant, Ticket, Token, TokenDraft, Unfinished
 
 MAX_KNOWN: Final = 10_000
 
@@ -77,6 +77,11 @@ class Tokens:
         # Rows are locked in the order in which the clauses name them.
         row = await self._sql.first(f"{_TICKET} {'FOR NO KEY UPDATE OF p, g' if completing else ''} FOR UPDATE OF t", id=token_id)
         return Ticket(_token(row, "token_"), grant_of(row)) if row else None
+
+    async def find_grant(self, token_id: bytes) -> Grant | None:
+        """Return the grant that a token is for, without holding up anybody who redeems it."""
+        row = await self._sql.first(_TICKET, id=token_id)
+        return grant_of(row) if row else None
 
     async def list_of(self, grant_id: UUID) -> list[Token]:
         rows = await self._sql.all(

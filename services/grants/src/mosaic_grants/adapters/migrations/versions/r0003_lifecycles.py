@@ -64,16 +64,19 @@ CREATE INDEX federation_ca_outbox_grant ON federation.federation_ca_outbox (gran
 CREATE FUNCTION federation.keep_what_was_active() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF OLD.activated_at IS NOT NULL THEN
-        RAISE EXCEPTION 'a % that was active is kept', TG_ARGV[0] USING ERRCODE = 'restrict_violation';
-    END IF;
-    RETURN OLD;
+    RAISE EXCEPTION 'a % that was active is kept, and so is when', TG_ARGV[0] USING ERRCODE = 'restrict_violation';
 END
 $$;
-CREATE TRIGGER keep_what_was_active BEFORE DELETE ON federation.federation_grants
-    FOR EACH ROW EXECUTE FUNCTION federation.keep_what_was_active('grant');
-CREATE TRIGGER keep_what_was_active BEFORE DELETE ON federation.federation_peers
-    FOR EACH ROW EXECUTE FUNCTION federation.keep_what_was_active('peer');
+CREATE TRIGGER keep_grant BEFORE DELETE ON federation.federation_grants
+    FOR EACH ROW WHEN (OLD.activated_at IS NOT NULL) EXECUTE FUNCTION federation.keep_what_was_active('grant');
+CREATE TRIGGER keep_grant_activation BEFORE UPDATE OF activated_at ON federation.federation_grants
+    FOR EACH ROW WHEN (OLD.activated_at IS NOT NULL AND NEW.activated_at IS DISTINCT FROM OLD.activated_at)
+    EXECUTE FUNCTION federation.keep_what_was_active('grant');
+CREATE TRIGGER keep_peer BEFORE DELETE ON federation.federation_peers
+    FOR EACH ROW WHEN (OLD.activated_at IS NOT NULL) EXECUTE FUNCTION federation.keep_what_was_active('peer');
+CREATE TRIGGER keep_peer_activation BEFORE UPDATE OF activated_at ON federation.federation_peers
+    FOR EACH ROW WHEN (OLD.activated_at IS NOT NULL AND NEW.activated_at IS DISTINCT FROM OLD.activated_at)
+    EXECUTE FUNCTION federation.keep_what_was_active('peer');
 
 -- The newest revocation list that was verified: an older one is no longer believed. RFC 5280: a number has at most 20 octets.
 CREATE TABLE federation.federation_revocation_list (
