@@ -167,6 +167,11 @@ def test_lets_the_environment_win_over_the_configuration_file(config_json: Path)
             environment(DATABASE_URL=CANARY), "DATABASE_URL cannot be used: it needs a postgresql:// URL.", id="not a URL"
         ),
         pytest.param(
+            environment(DATABASE_URL=f"postgresql://u@db:{CANARY}/m?sslmode=verify-full"),
+            "DATABASE_URL cannot be used: it needs a postgresql:// URL.",
+            id="a password where the port belongs",
+        ),
+        pytest.param(
             environment(DATABASE_URL=f"postgresql://u:1234/{CANARY}@db/m?sslmode=verify-full"),
             "DATABASE_URL cannot be used: it needs a postgresql:// URL.",
             id="a password with a slash: its end would pass for a path",

@@ -17,13 +17,14 @@ _SECRET_NAME: Final = re.compile(
     r"token|secret|passw|private|key_pem|_key$|csr|proof|warrant|authorization|cookie|seed|database_url|redis_url", re.IGNORECASE
 )
 _PUBLIC_NAMES: Final = frozenset({"token_id"})
-# PEM blocks; compact JWS; a token in a URL; the user part of a URL; 32 bytes in base64url (a token, the secret part of a JWK).
+# PEM blocks; compact JWS; a token in a URL; the user part of a URL; 32 bytes in base64url (a token, the secret part of a JWK), also
+# with something right beside them: a caller may have pasted them twice, or behind a NUL. Hashes and signatures are hexadecimal.
 _SECRET_SHAPE: Final = re.compile(
     r"-----BEGIN [^-]+-----.*?(?:-----END [^-]+-----|$)"
     r"|eyJ[\w-]{8,}\.[\w-]+\.[\w-]*"
     r"|(?<=[&#?]token=)[\w-]+"
     r"|(?<=://)[^@\s]+@"
-    r"|(?<![\w-])[\w-]{43}(?![\w-])",
+    r"|(?<![\w-])(?![0-9a-f]{64,}(?![\w-]))[\w-]{43,}",
     re.DOTALL,
 )
 _SHORTEST_SECRET: Final = 43

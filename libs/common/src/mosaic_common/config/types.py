@@ -73,7 +73,8 @@ def _check_https_origin(value: str) -> str:
 def _check_url(prefixes: tuple[str, ...]) -> AfterValidator:
     def check(value: SecretStr) -> SecretStr:
         url = urlsplit(value.get_secret_value())
-        if not value.get_secret_value().startswith(prefixes) or not url.hostname:
+        # Whatever else stands where the port belongs, the driver would repeat it in its traceback.
+        if not value.get_secret_value().startswith(prefixes) or not url.hostname or url.port == 0:
             raise ValueError("not such a URL")
         if "@" in url.path + url.query + url.fragment:
             # An unescaped / ? or # ends the host part, and the rest of the password would pass for a path and be logged.
