@@ -12,10 +12,10 @@ export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test stress lint format proto reference lock tools clean
+.PHONY: help demo test stress bench-enroll lint format proto reference lock tools clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: .venv/installed ## two gateways, one enrollment, one federated read (ARGS="--ca step-ca")
 	mosaic dev demo $(ARGS)
@@ -25,6 +25,9 @@ test: .venv/installed ## every test that can run here, and what could not and wh
 
 stress: .venv/installed ## floods, races, kills and rotations in full size, some minutes
 	pytest -m stress tests $(ARGS)
+
+bench-enroll: .venv/installed ## enrollments a second against what the same step-ca signs: .bench/enroll.json
+	python -m tests.benchmarks.bench_enroll $(ARGS)
 
 lint: .venv/installed ## ruff, mypy, import contracts, buf
 	ruff check .

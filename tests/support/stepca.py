@@ -33,6 +33,11 @@ class StepCaServer:
         return f"https://127.0.0.1:{self.port}"
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None, "it runs"
+        return self._process.pid
+
+    @property
     def root_path(self) -> Path:
         return self.directory / "certs" / "root_ca.crt"
 
