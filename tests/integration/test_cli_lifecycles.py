@@ -338,7 +338,8 @@ def test_rows_that_do_not_open_are_named_at_the_end(work: ScriptedGateway) -> No
     error = json.loads(result.stdout)["error"]
     assert (result.exit_code, error["reason"]) == (1, "SEAL_BROKEN")
     assert [each["field"] for each in error["violations"]] == ["row-1"]
-    assert "2 rows were sealed anew; 1" in error["message"]
+    assert error["message"].startswith("Sealed anew: 2. ")
+    assert error["message"].endswith(": 1.")
     assert "_PREVIOUS" in error["remediation"]
     assert "row-1" in result.stderr
     assert len(work.all_asked("Reseal")) == 3

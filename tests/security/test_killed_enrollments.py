@@ -236,7 +236,7 @@ async def test_of_two_tokens_the_newer_one_counts(bed: Bed) -> None:
         newer = await enrollment.client.create_token(str(enrollment.offer.grant_id))
         late.go_on()
         assert not await run.succeeded()
-        assert enrollment.refused(run)[0] == "ENROLLMENT_TOKEN_USED"
+        assert enrollment.refused(run)[0] == "ENROLLMENT_TOKEN_VOIDED"
         again = enrollment.start()
         assert not await again.succeeded()
         reason, remedy = enrollment.refused(again)

@@ -14,7 +14,7 @@ from mosaic_common.identity import CA_BROKER, EDGE_INBOUND, ENROLLMENT, GRANTS, 
 from mosaic_common.rpc.application import Application
 from mosaic_grants.adapters.audit_log import AuditLog
 from mosaic_grants.adapters.ca_broker import Broker
-from mosaic_grants.adapters.ledger.database import PostgresLedger, engine
+from mosaic_grants.adapters.ledger.database import PostgresLedger
 from mosaic_grants.config import Config
 from mosaic_grants.domain.revocations import Authority, Revocations
 from mosaic_grants.domain.sweeps import Sweeps
@@ -87,7 +87,8 @@ async def work(
 @pytest.fixture(scope="module")
 async def keeper(work: Gateway) -> AsyncIterator[Housekeeper]:
     audit = AuditLog(HeadSigner((work.pki / GRANTS / "audit.key").read_bytes()), work.clock)
-    ledger = PostgresLedger(engine(work.database.url("mosaic_grants")), audit)
+    ledger = PostgresLedger(work.database.url("mosaic_grants"), audit)
+    await ledger.open()
     broker = work.internal_channel(CA_BROKER, caller=GRANTS)
     root = (work.folder / "ca" / "root.pem").read_bytes()
     revocations = Revocations(ledger, Broker(broker), work.clock, federation_root=root)

@@ -18,7 +18,7 @@ from mosaic_common.tokens import token_id
 from mosaic_common.warrants import WarrantSigner, WarrantVerifier
 from mosaic_common.x509 import make_csr
 from mosaic_grants.adapters.audit_log import AuditLog
-from mosaic_grants.adapters.ledger.database import PostgresLedger, engine
+from mosaic_grants.adapters.ledger.database import PostgresLedger
 from mosaic_grants.adapters.ledger.transaction import LedgerTransaction
 from mosaic_grants.domain import ending, permissions
 from mosaic_grants.domain.enrollment import Attempt, Enrollments
@@ -71,7 +71,7 @@ class LedgerBed:
         audit = AuditLog(HeadSigner(private_pem(Ed25519PrivateKey.generate())), clock)
         return cls(
             owner,
-            PostgresLedger(engine(database.url("mosaic_grants")), audit),
+            PostgresLedger(database.url("mosaic_grants"), audit),
             Enrollments(WarrantSigner(private_pem(warrant_key)), federation_root=authority.root_pem, pin=None),
             WarrantVerifier(public_pem(warrant_key.public_key()), clock),
             authority,

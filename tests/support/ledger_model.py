@@ -286,7 +286,9 @@ class Complete:
         refused = _find_ineligibility(world, token)
         if refused is not None:
             return refused
-        if token.voided or serial in world.owed:
+        if token.voided:
+            return "ENROLLMENT_TOKEN_VOIDED"
+        if serial in world.owed:
             return "ENROLLMENT_TOKEN_USED"
         if token.reenroll:
             world.revoke_certificates(token.grant)

@@ -115,34 +115,21 @@ def _pausing_grants(asking: Asking, steps: Mapping[str, tuple[Step, Step]]) -> I
     from mosaic_common.rpc.call import current_call
     from mosaic_grants import app
     from mosaic_grants.adapters.housekeeping import Housekeeping, Intervals
-    from mosaic_grants.adapters.ledger.database import engine
-    from psycopg import OperationalError
-    from sqlalchemy.ext.asyncio import AsyncEngine
-    from sqlalchemy.util import await_only
+    from mosaic_grants.adapters.ledger.database import PostgresLedger
 
-    def pausing_engine(database_url: str) -> AsyncEngine:
-        made = engine(database_url)
-        dialect = made.sync_engine.dialect
-        commit = dialect.do_commit
-
-        def pausing_commit(connection: Any) -> None:
+    class PausingLedger(PostgresLedger):
+        async def _commit(self, begun: Any) -> None:
             call = current_call.get(None)
             before, after = steps.get(call.method.name, (None, None)) if call else (None, None)
-            if before and after:
-                await_only(asking.at(before))
-            commit(connection)
-            if before and after:
-                try:
-                    await_only(asking.at(after))
-                except AnswerLost as lost:
-                    raise OperationalError(str(lost)) from lost
-
-        dialect.do_commit = pausing_commit  # type: ignore[method-assign, assignment]
-        return made
+            if before:
+                await asking.at(before)
+            await super()._commit(begun)
+            if after:
+                await asking.at(after)  # an answer that is lost is a ConnectionError, as the driver's would be
 
     # Nobody waits half a minute here to see what the sweeps have found.
     often = partial(Housekeeping, intervals=Intervals(countersign=0.5, sweep=0.5, tell=0.25, compare=2.0))
-    with patch.object(app, "engine", pausing_engine), patch.object(app, "Housekeeping", often):
+    with patch.object(app, "PostgresLedger", PausingLedger), patch.object(app, "Housekeeping", often):
         yield
 
 

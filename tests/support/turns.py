@@ -4,10 +4,9 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import Final
 
-from mosaic_grants.adapters.ledger.statements import Statements
-from sqlalchemy import Row
+from mosaic_grants.adapters.ledger.statements import Row, Statements
 
 Work = Callable[[], Awaitable[str]]
 
@@ -18,15 +17,15 @@ _pace: Final[ContextVar[Callable[[], Awaitable[None]] | None]] = ContextVar("pac
 class PacedStatements(Statements):
     """Waits for its task's turn before each statement; without turns it is the real thing."""
 
-    async def all(self, sql: str, **values: object) -> Sequence[Row[Any]]:
+    async def all(self, sql: str, **values: object) -> Sequence[Row]:
         await _take_turn()
         return await super().all(sql, **values)
 
-    async def first(self, sql: str, **values: object) -> Row[Any] | None:
+    async def first(self, sql: str, **values: object) -> Row | None:
         await _take_turn()
         return await super().first(sql, **values)
 
-    async def one(self, sql: str, **values: object) -> Row[Any]:
+    async def one(self, sql: str, **values: object) -> Row:
         await _take_turn()
         return await super().one(sql, **values)
 

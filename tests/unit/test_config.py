@@ -302,6 +302,14 @@ def test_describes_every_variable() -> None:
             "REDIS_URL must begin with rediss:// in production: otherwise its password travels in clear text.",
             id="Valkey in clear text",
         ),
+        *(
+            pytest.param(
+                {"REDIS_URL": f"{VALKEY}?{query}"},
+                "REDIS_URL must leave ssl_cert_reqs and ssl_check_hostname as they are: otherwise anyone can answer for Valkey.",
+                id=f"Valkey, {query}",
+            )
+            for query in ("ssl_cert_reqs=none", "ssl_cert_reqs=optional", "ssl_check_hostname=false", "ssl_check_hostname=0")
+        ),
         pytest.param(
             {"MOSAIC_SEALING_KEY": "0123456789012345678901234567890"},
             "MOSAIC_SEALING_KEY is shorter than 32 bytes: make one with `openssl rand -base64 32`.",

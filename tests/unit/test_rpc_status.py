@@ -21,6 +21,7 @@ def test_every_reason_but_our_own_faults_has_a_class() -> None:
         "GRANT_PEER_MISMATCH",
         "ANSWER_TOO_LARGE",
         "CALL_CANCELLED",
+        "SEALING_KEY_NOT_READABLE",
         "INTERNAL",
     }
     assert STATUS.keys() == set(Reason)

@@ -52,7 +52,7 @@ def rotate(
                 tell(rotated.done)
     rotated.verify_complete()
     document = {"key_id": rotated.key_id, "resealed": rotated.done, "remaining": 0}
-    output.show_text(document, f"Every row is sealed under {rotated.key_id}; {rotated.done:,} were sealed anew.")
+    output.show_text(document, f"Every row is sealed under {rotated.key_id}; sealed anew: {rotated.done:,}.")
     output.note("Next: take the old secret (_PREVIOUS) away from every replica.")
 
 
@@ -86,8 +86,8 @@ class Rotation:
             return
         raise CommandFailed(
             LocalReason.SEAL_BROKEN,
-            f"{self.done:,} rows were sealed anew; {max(self._remaining, len(self._broken)):,} were left as they are: "
-            "they open under no secret that the gateway has.",
+            f"Sealed anew: {self.done:,}. Left as they are, because they open under no secret that the gateway has: "
+            f"{max(self._remaining, len(self._broken)):,}.",
             remedy="Give every replica the secret that they are sealed under as _PREVIOUS, and run this again; where it is lost, "
             "the connection needs a new key (`mosaic federation peer add --reenroll`).",
             violations=[Violation(row, "opens under no secret that the gateway has") for row in self._broken],

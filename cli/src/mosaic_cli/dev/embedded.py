@@ -141,7 +141,6 @@ class EmbeddedPostgres:
             "dynamic_shared_memory_type": "mmap",
             "max_connections": "200",
             "fsync": "on" if self._durable else "off",
-            "synchronous_commit": "on" if self._durable else "off",
             "full_page_writes": "on" if self._durable else "off",
         }
         arguments = [argument for name, value in settings.items() for argument in ("-c", f"{name}={value}")]

@@ -361,16 +361,24 @@ def verify_links_to_root(
         path = verifier.verify(leaf, intermediates).chain
     except (*UNPARSABLE, VerificationError):
         raise _lied(["it does not chain to the configured federation root"]) from None
-    _verify_direct_link(leaf, path[1])
+    # Its signature has been verified by now; a second time costs 0.1 ms of each enrollment, twice.
+    _verify_key_identifiers(leaf, path[1])
     return path[1:-1]
 
 
 def _verify_direct_link(certificate: x509.Certificate, issuer: x509.Certificate) -> None:
     try:
         certificate.verify_directly_issued_by(issuer)
+    except (*UNPARSABLE, InvalidSignature):
+        raise _lied(["its chain does not link"]) from None
+    _verify_key_identifiers(certificate, issuer)
+
+
+def _verify_key_identifiers(certificate: x509.Certificate, issuer: x509.Certificate) -> None:
+    try:
         claimed = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
         actual = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
-    except (*UNPARSABLE, InvalidSignature, x509.ExtensionNotFound):
+    except (*UNPARSABLE, x509.ExtensionNotFound):
         raise _lied(["its chain does not link"]) from None
     # OpenSSL and BoringSSL build paths by these, so a wrong one is a certificate that no handshake accepts.
     if claimed != actual:

@@ -28,7 +28,9 @@ class Config(CommonConfig):
     step_ca_provisioner_key_json: SecretStr | None = Field(default=None, description="the private JWK of provisioner mosaic-fed")
     step_ca_provisioner_password: SecretStr | None = Field(default=None, description="the password of that JWK, where it is a JWE")
     step_ca_root_cert_path: Path | None = Field(default=None, description="a file with step-ca's root certificate")
-    step_ca_root_fingerprint: str | None = Field(default=None, description="the SHA-256 of that root, 64 hexadecimal digits")
+    step_ca_root_fingerprint: str | None = Field(
+        default=None, pattern=r"^\s*([0-9a-fA-F]{2}:?){32}\s*$", description="the SHA-256 of that root, 64 hexadecimal digits"
+    )
 
     @property
     def authority(self) -> StepCaSettings | Path:

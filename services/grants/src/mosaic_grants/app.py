@@ -23,7 +23,7 @@ from mosaic_common.warrants import WarrantSigner
 from mosaic_grants.adapters.audit_log import AuditLog
 from mosaic_grants.adapters.ca_broker import Broker
 from mosaic_grants.adapters.housekeeping import Housekeeping
-from mosaic_grants.adapters.ledger.database import PostgresLedger, engine
+from mosaic_grants.adapters.ledger.database import PostgresLedger
 from mosaic_grants.api.audit_chains import AuditChainServicer
 from mosaic_grants.api.credentials import PeerCredentialServicer
 from mosaic_grants.api.enrollment_ledger import EnrollmentLedgerServicer
@@ -54,7 +54,7 @@ def build(config: Config, clock: Clock) -> Application:
         config.mosaic_federation_root.get_secret_value().encode(), name="MOSAIC_FEDERATION_ROOT", environment=config.mosaic_env
     )
 
-    ledger = PostgresLedger(engine(config.database_url.get_secret_value()), AuditLog(HeadSigner(_read(pki / "audit.key")), clock))
+    ledger = PostgresLedger(config.database_url.get_secret_value(), AuditLog(HeadSigner(_read(pki / "audit.key")), clock))
     keys = SealingKeys(*config.sealing_secrets)
     presence = Presence(ledger, keys)
     enrollments = Enrollments(WarrantSigner(_read(pki / "warrant.key")), federation_root=federation_root, pin=pin)
@@ -107,6 +107,7 @@ def build(config: Config, clock: Clock) -> Application:
         [operator, internal],
         health,
         background=[housekeeping.run, recorder.run],
+        opening=[ledger.open],
         closing=[recorder.write_counted, presence.withdraw, broker.close, ledger.close],
     )
 

@@ -65,6 +65,9 @@ def _require_verified_database(variable: str, url: SplitResult) -> None:
 def _require_encrypted_valkey(variable: str, url: SplitResult) -> None:
     if url.scheme != "rediss":
         _refuse(f"{variable} must begin with rediss:// in production: otherwise its password travels in clear text")
+    query = parse_qs(url.query)
+    if query.get("ssl_cert_reqs", ["required"]) != ["required"] or query.get("ssl_check_hostname", ["true"]) != ["true"]:
+        _refuse(f"{variable} must leave ssl_cert_reqs and ssl_check_hostname as they are: otherwise anyone can answer for Valkey")
     _require_own_passwords(variable, url.password)
 
 

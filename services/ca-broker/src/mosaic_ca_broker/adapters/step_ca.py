@@ -137,31 +137,38 @@ class StepCa:
             raise self._unreachable(error) from error
 
     def _unreachable(self, error: Exception) -> CaUnreachable:
+        # Where no connection came to be, nothing was sent, and nobody has signed: the token need not wait out its lease.
+        sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
         match _find_tls_error(error):
             case ssl.SSLCertVerificationError(verify_code=code) if code in _OUT_OF_DATE:
                 return unreachable(
                     f"step-ca at {self._url} shows a certificate that is not valid now.",
                     remedy="Compare the clocks of broker and step-ca; where they agree, restart step-ca, which makes a new one.",
+                    may_have_signed=sent,
                 )
             case ssl.SSLCertVerificationError(verify_code=code) if code in _OTHER_NAME:
                 return unreachable(
                     f"step-ca at {self._url} bears another name.",
                     remedy="Let STEP_CA_URL name a host in step-ca's dnsNames (STEP_CA_DNS_NAMES of infra/step-ca/init.sh).",
+                    may_have_signed=sent,
                 )
             case ssl.SSLCertVerificationError():
                 return unreachable(
                     f"What answers at {self._url} is not the step-ca whose root is pinned.",
                     remedy="Compare STEP_CA_ROOT_CERT_PATH with the authority's certs/root_ca.crt.",
+                    may_have_signed=sent,
                 )
             case ssl.SSLError():
                 return unreachable(
                     f"What answers at {self._url} does not speak TLS 1.3.",
                     remedy="Check that STEP_CA_URL is step-ca's own address and port, with nothing in front that ends TLS.",
+                    may_have_signed=sent,
                 )
             case _:
                 return unreachable(
                     f"step-ca at {self._url} gave no usable answer ({type(error).__name__}).",
                     remedy="Check that step-ca runs and that STEP_CA_URL is its address.",
+                    may_have_signed=sent,
                 )
 
 

@@ -20,6 +20,7 @@ from mosaic_common.rpc.call import Call
 from mosaic_federation_edge.api.rows import add_rows, fitting_rows
 from mosaic_federation_edge.api.users import User
 from mosaic_federation_edge.domain.connections import (
+    OF_THE_CERTIFICATE,
     OF_THE_CONNECTION,
     Connection,
     Connections,
@@ -145,15 +146,27 @@ class QueryServicer:
         self, user: User, connection: Connection, query: ListQuery, position: str, seconds: float
     ) -> SourcePage[Resource]:
         try:
-            page = await self._peers.list_rows(
-                connection, query.resource, page_size=query.page_size, page_token=position, seconds=seconds
-            )
+            page = await self._list_rows(connection, query, position, seconds)
         except SourceFailed as failed:
+            renewed = await self._find_renewed(user, connection) if failed.reason in OF_THE_CERTIFICATE else None
+            if renewed is not None:
+                return await self._ask_peer(user, renewed, query, position, seconds)
             if failed.reason in OF_THE_CONNECTION:
                 self._reports.report(user.token, connection.peer_id, PeerRefusal(failed.reason, failed.grant_status))
             raise
         self._reports.report(user.token, connection.peer_id, None)
         return page
+
+    async def _list_rows(self, connection: Connection, query: ListQuery, position: str, seconds: float) -> SourcePage[Resource]:
+        return await self._peers.list_rows(
+            connection, query.resource, page_size=query.page_size, page_token=position, seconds=seconds
+        )
+
+    async def _find_renewed(self, user: User, refused: Connection) -> Connection | None:
+        """The same connection with another certificate: what is held here may be seconds older than a re-enrollment."""
+        self._connections.drop(user.user_id)
+        now = await self._connections.get(user.user_id, user.token, refused.name)
+        return now if now.chain_pem != refused.chain_pem else None
 
     def _heed_refusals(self, user: User, answers: list[Answer]) -> None:
         """Raises:

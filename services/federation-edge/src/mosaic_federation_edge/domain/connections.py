@@ -43,11 +43,9 @@ class PeerRefusal:
     grant_status: str
 
 
-OF_THE_CONNECTION: Final = frozenset(
+OF_THE_CERTIFICATE: Final = frozenset({Reason.CERTIFICATE_NOT_ACCEPTED, Reason.CERTIFICATE_NOT_PINNED, Reason.CERTIFICATE_REVOKED})
+OF_THE_CONNECTION: Final = OF_THE_CERTIFICATE | frozenset(
     {
-        Reason.CERTIFICATE_NOT_ACCEPTED,
-        Reason.CERTIFICATE_NOT_PINNED,
-        Reason.CERTIFICATE_REVOKED,
         Reason.GRANT_NOT_ACTIVE,
         Reason.PEER_NOT_ACTIVE,
         Reason.SUBJECT_MISMATCH,

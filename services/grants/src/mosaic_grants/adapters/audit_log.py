@@ -6,37 +6,32 @@ sequential: whoever writes one holds the chain until its transaction has ended.
 
 import asyncio
 import secrets
-from typing import Final
+from typing import Any, Final
 
+import asyncpg
 from mosaic_common.audit import CHAIN_ID_BYTES, AuditRow, Chain, Head, HeadSigner, SealedRow, SignedHead
 from mosaic_common.clock import Clock
 from mosaic_common.db.audit_rows import rows_json
 from mosaic_common.db.sqlstates import AUDIT_CHAIN_NOT_OPEN, AUDIT_NOT_CONTINUOUS
 from mosaic_common.log import logger
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-_APPEND: Final = text("SELECT federation.append_audit(:chain, :seq, :prev, CAST(:rows AS json))")
+_APPEND: Final = "SELECT federation.append_audit($1, $2, $3, CAST($4 AS json))"
 # The number has no gaps: it is drawn under a lock, not from a sequence, which a rollback would leave a hole in.
-_LOCK_NUMBERS: Final = text("SELECT pg_advisory_xact_lock(hashtext('federation_audit_chains'))")
-_NEXT_NUMBER: Final = text("SELECT coalesce(max(chain_number), 0) + 1 FROM federation.federation_audit_chains")
-_OPEN: Final = text(
-    """INSERT INTO federation.federation_audit_chains
+_LOCK_NUMBERS: Final = "SELECT pg_advisory_xact_lock(hashtext('federation_audit_chains'))"
+_NEXT_NUMBER: Final = "SELECT coalesce(max(chain_number), 0) + 1 FROM federation.federation_audit_chains"
+_OPEN: Final = """
+    INSERT INTO federation.federation_audit_chains
            (chain_id, chain_number, writer, opened_at_us, opening_hash, opening_signature, head_seq, head_hash)
-       VALUES (:chain_id, :number, :writer, :time_us, :hash, :signature, 0, :hash)"""
-)
-_UNSIGNED: Final = text(
-    """SELECT c.chain_id, c.chain_number, c.head_seq, c.head_hash
+       VALUES ($1, $2, $3, $4, $5, $6, 0, $5)"""
+_UNSIGNED: Final = """
+    SELECT c.chain_id, c.chain_number, c.head_seq, c.head_hash
        FROM federation.federation_audit_chains c
        WHERE c.closed_at_us IS NULL
          AND c.head_seq > coalesce((SELECT max(h.seq) FROM federation.federation_audit_heads h WHERE h.chain_id = c.chain_id), 0)"""
-)
-_SIGN: Final = text(
-    """INSERT INTO federation.federation_audit_heads (chain_id, chain_number, seq, hash, time_us, signature)
-       VALUES (:chain_id, :number, :seq, :hash, :time_us, :signature) ON CONFLICT DO NOTHING"""
-)
-_HEAD: Final = text("SELECT head_seq, head_hash FROM federation.federation_audit_chains WHERE chain_id = :chain")
+_SIGN: Final = """
+    INSERT INTO federation.federation_audit_heads (chain_id, chain_number, seq, hash, time_us, signature)
+       VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING"""
+_HEAD: Final = "SELECT head_seq, head_hash FROM federation.federation_audit_chains WHERE chain_id = $1"
 
 
 class AuditLog:
@@ -50,27 +45,17 @@ class AuditLog:
         self._log = logger("audit")
         self.lock = asyncio.Lock()
 
-    async def open(self, connection: AsyncConnection, writer: str) -> SignedHead:
+    async def open(self, connection: Any, writer: str) -> SignedHead:
         """Open a chain for a writer process and return its countersigned opening."""
         chain_id, time_us = secrets.token_bytes(CHAIN_ID_BYTES), self._now_us()
         await connection.execute(_LOCK_NUMBERS)
-        number = (await connection.execute(_NEXT_NUMBER)).scalar_one()
+        number = await connection.fetchval(_NEXT_NUMBER)
         chain = Chain.opened(chain_id, number, time_us)
         signed = self._signer.sign(Head(chain_id, number, 0, chain.head, time_us))
-        await connection.execute(
-            _OPEN,
-            {
-                "chain_id": chain_id,
-                "number": number,
-                "writer": writer,
-                "time_us": time_us,
-                "hash": chain.head,
-                "signature": signed.signature,
-            },
-        )
+        await connection.execute(_OPEN, chain_id, number, writer, time_us, chain.head, signed.signature)
         return signed
 
-    async def append(self, connection: AsyncConnection, rows: list[AuditRow]) -> list[SealedRow]:
+    async def append(self, connection: Any, rows: list[AuditRow]) -> list[SealedRow]:
         """Append rows to this process's chain. The caller holds the lock until the transaction has ended."""
         if self._chain is None:
             head = (await self.open(connection, "grants")).head
@@ -82,11 +67,9 @@ class AuditLog:
             sealed.append(chain.append(row))
             chain = chain.after(sealed[-1])
         try:
-            await connection.execute(
-                _APPEND, {"chain": first.chain_id, "seq": first.seq + 1, "prev": first.head, "rows": rows_json(sealed)}
-            )
-        except DBAPIError as error:
-            if getattr(error.orig, "sqlstate", None) in {AUDIT_NOT_CONTINUOUS, AUDIT_CHAIN_NOT_OPEN}:
+            await connection.execute(_APPEND, first.chain_id, first.seq + 1, first.head, rows_json(sealed))
+        except asyncpg.PostgresError as error:
+            if error.sqlstate in {AUDIT_NOT_CONTINUOUS, AUDIT_CHAIN_NOT_OPEN}:
                 # Closed, or behind after a failover: what it holds stays; the next row opens another.
                 self._log.error("audit_chain_lost", chain_id=first.chain_id.hex(), seq=first.seq)
                 self._chain = None
@@ -100,31 +83,21 @@ class AuditLog:
         self._chain = Chain(last.chain_id, last.seq, last.hash)
         self._certain = True
 
-    async def countersign(self, connection: AsyncConnection) -> list[SignedHead]:
+    async def countersign(self, connection: Any) -> list[SignedHead]:
         """Sign every head that moved since its last signature."""
         signed = []
-        for chain_id, number, seq, head_hash in (await connection.execute(_UNSIGNED)).all():
-            head = self._signer.sign(Head(bytes(chain_id), number, seq, bytes(head_hash), self._now_us()))
-            await connection.execute(
-                _SIGN,
-                {
-                    "chain_id": head.head.chain_id,
-                    "number": number,
-                    "seq": seq,
-                    "hash": head.head.hash,
-                    "time_us": head.head.time_us,
-                    "signature": head.signature,
-                },
-            )
+        for chain_id, number, seq, head_hash in await connection.fetch(_UNSIGNED):
+            head = self._signer.sign(Head(chain_id, number, seq, head_hash, self._now_us()))
+            await connection.execute(_SIGN, chain_id, number, seq, head_hash, head.head.time_us, head.signature)
             signed.append(head)
         return signed
 
-    async def _continued(self, connection: AsyncConnection, chain: Chain) -> Chain:
+    async def _continued(self, connection: Any, chain: Chain) -> Chain:
         if self._certain:
             return chain
         # A transaction ended without an answer: the database knows whether it was committed.
-        row = (await connection.execute(_HEAD, {"chain": chain.chain_id})).one()
-        return Chain(chain.chain_id, row.head_seq, bytes(row.head_hash))
+        row = await connection.fetchrow(_HEAD, chain.chain_id)
+        return Chain(chain.chain_id, row.head_seq, row.head_hash)
 
     def _now_us(self) -> int:
         return int(self._clock.now().timestamp() * 1_000_000)

@@ -119,7 +119,7 @@ def upgrade(owner_url: str, *, patience: timedelta = PATIENCE, progress: Progres
 def missing_privileges(connection: Connection) -> tuple[Missing, ...]:
     """What the application's owner has still to run: grants without which reads fail, indexes without which they are slow.
 
-    Any role with USAGE on both schemas may ask; from an AsyncConnection through run_sync.
+    Any role with USAGE on both schemas may ask.
     """
     grants = (
         Missing(f"{grant.role} may not {', '.join(grant.verbs)} {grant.target}", grant.statement)
@@ -127,6 +127,12 @@ def missing_privileges(connection: Connection) -> tuple[Missing, ...]:
     )
     indexes = (Missing(f"no index ON {index.shape}", index.concurrent_statement) for index in find_missing_indexes(connection))
     return (*grants, *indexes)
+
+
+def missing_at(url: str) -> tuple[Missing, ...]:
+    """The same, on a connection of its own."""
+    with _owner(url) as connection:
+        return missing_privileges(connection)
 
 
 def head() -> str:

@@ -1,5 +1,7 @@
 """PeerService: the other gateways, as this one records them."""
 
+from uuid import UUID
+
 from mosaic.grants.v1 import grants_pb2, types_pb2
 from mosaic_common.audit import Event
 from mosaic_common.clock import Clock
@@ -10,7 +12,6 @@ from mosaic_common.tokens import EnrollmentOffer
 from mosaic_grants.api.deeds import actor_of, note_grant, note_peer, record
 from mosaic_grants.api.messages import certificates_of, entry_message, peer_message
 from mosaic_grants.api.requests import (
-    micros,
     page_token,
     parse_filter,
     parse_page_size,
@@ -20,7 +21,7 @@ from mosaic_grants.api.requests import (
 )
 from mosaic_grants.domain import connections, ending, permissions
 from mosaic_grants.domain.lifecycle import Direction, GrantStatus, PeerState
-from mosaic_grants.domain.ports import Ledger
+from mosaic_grants.domain.ports import Ledger, Transaction
 
 
 class PeerServicer:
@@ -49,9 +50,11 @@ class PeerServicer:
                 state=parse_filter(request.state, types_pb2.PeerState.items(), PeerState, field="state"),
                 local_user_id=await permissions.find_user_id(tx, request.user) if request.user else None,
             )
-        page, more = found[:size], len(found) > size
+            page, more = found[:size], len(found) > size
+            messages = [peer_message(peer) for peer in page]
+            await _add_last_reads(tx, messages)
         return grants_pb2.ListPeersResponse(
-            peers=[peer_message(peer) for peer in page],
+            peers=messages,
             next_page_token=page_token(page[-1].created_at, page[-1].id) if more else "",
         )
 
@@ -61,8 +64,7 @@ class PeerServicer:
             message = peer_message(peer, certificates_of(await tx.connections.find_key(peer.id, "active")))
             message.enrollment_pending = await tx.connections.find_key(peer.id, "pending") is not None
             message.recent.extend(entry_message(each) for each in await tx.records.list_recent_of_peer(peer.id))
-            if peer.direction is Direction.INBOUND and (last_read := await tx.records.find_last_read(peer.id)) is not None:
-                message.last_seen_at_us = micros(last_read)
+            await _add_last_reads(tx, [message])
         return grants_pb2.GetPeerResponse(peer=message)
 
     async def PrepareConnection(
@@ -135,22 +137,26 @@ class PeerServicer:
     async def SuspendPeer(self, request: grants_pb2.SuspendPeerRequest, call: Call) -> grants_pb2.SuspendPeerResponse:
         async with self._ledger.transaction() as tx:
             note_peer(call, await tx.peers.get_by_name(request.peer))
-            peer = await ending.suspend_peer(tx, request.peer)
+            message = peer_message(await ending.suspend_peer(tx, request.peer))
+            await _add_last_reads(tx, [message])
             record(tx, call, Event.PEER_SUSPENDED, self._clock)
-        return grants_pb2.SuspendPeerResponse(peer=peer_message(peer))
+        return grants_pb2.SuspendPeerResponse(peer=message)
 
     async def ResumePeer(self, request: grants_pb2.ResumePeerRequest, call: Call) -> grants_pb2.ResumePeerResponse:
         async with self._ledger.transaction() as tx:
             note_peer(call, await tx.peers.get_by_name(request.peer))
-            peer = await ending.resume_peer(tx, request.peer)
+            message = peer_message(await ending.resume_peer(tx, request.peer))
+            await _add_last_reads(tx, [message])
             record(tx, call, Event.PEER_RESUMED, self._clock)
-        return grants_pb2.ResumePeerResponse(peer=peer_message(peer))
+        return grants_pb2.ResumePeerResponse(peer=message)
 
     async def RevokePeer(self, request: grants_pb2.RevokePeerRequest, call: Call) -> grants_pb2.RevokePeerResponse:
         reason = ending.parse_reason(request.reason)
         async with self._ledger.transaction() as tx:
             note_peer(call, await tx.peers.get_by_name(request.peer))
             peer, ended = await ending.revoke_peer(tx, request.peer, reason)
+            message = peer_message(peer)
+            await _add_last_reads(tx, [message])
             call.facts.result_count = len(ended)
             record(tx, call, Event.PEER_REVOKED, self._clock)
             for each in ended:
@@ -158,7 +164,7 @@ class PeerServicer:
                 call.facts.result_count = len(each.certificates)
                 expired = each.grant.status is GrantStatus.EXPIRED
                 record(tx, call, Event.GRANT_EXPIRED if expired else Event.GRANT_REVOKED, self._clock)
-        return grants_pb2.RevokePeerResponse(peer=peer_message(peer), grants_revoked=len(ended))
+        return grants_pb2.RevokePeerResponse(peer=message, grants_revoked=len(ended))
 
     async def DeletePeer(self, request: grants_pb2.DeletePeerRequest, call: Call) -> grants_pb2.DeletePeerResponse:
         async with self._ledger.transaction() as tx:
@@ -166,3 +172,10 @@ class PeerServicer:
             await ending.delete_peer(tx, request.peer)
             record(tx, call, Event.PEER_DELETED, self._clock)
         return grants_pb2.DeletePeerResponse()
+
+
+async def _add_last_reads(tx: Transaction, messages: list[types_pb2.Peer]) -> None:
+    """Inbound peers are seen by what they ask, which stands in the audit log; of outbound ones the edge reports."""
+    inbound = {message.id: message for message in messages if message.direction == types_pb2.PEER_DIRECTION_INBOUND}
+    for peer_id, time_us in (await tx.records.list_last_reads([UUID(each) for each in inbound])).items():
+        inbound[str(peer_id)].last_seen_at_us = time_us

@@ -157,6 +157,8 @@ class Enrollments:
             raise _used()  # released meanwhile
         # A grant that ended meanwhile says so itself: its end would show in the order below, and look like a lie.
         _verify_eligible(token, grant)
+        if token.voided_at is not None:
+            raise _replaced()
         # 2. The broker is believed in nothing.
         ordered_at = (token.lease_until - LEASE).replace(microsecond=0)
         ordered = Ordered(
@@ -199,12 +201,7 @@ def _verify_token(token: Token, grant: Grant, now: datetime, *, same_redemption:
             remedy="Ask the other operator for a new grant.",
         )
     if token.voided_at is not None:
-        raise TokenRefused(
-            Reason.ENROLLMENT_TOKEN_VOIDED,
-            "This enrollment token was replaced by a newer one.",
-            layer=Layer.TOKEN,
-            remedy="Use the newest URL, or ask the other operator for a new one (`mosaic federation grant token`).",
-        )
+        raise _replaced()
     # Used before expired: a stranger's second redemption is *used* for as long as the row exists.
     if token.redemption_id is not None and not same_redemption:
         raise _used()
@@ -233,6 +230,15 @@ def _verify_eligible(token: Token, grant: Grant) -> None:
             layer=Layer.SUBJECT,
             remedy="Ask the other operator for a grant for an active user.",
         )
+
+
+def _replaced() -> TokenRefused:
+    return TokenRefused(
+        Reason.ENROLLMENT_TOKEN_VOIDED,
+        "This enrollment token was replaced by a newer one.",
+        layer=Layer.TOKEN,
+        remedy="Use the newest URL, or ask the other operator for a new one (`mosaic federation grant token`).",
+    )
 
 
 def _used() -> TokenRefused:

@@ -1,13 +1,12 @@
 """Certificates that are pinned for a grant: nobody else is let in under it."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from mosaic_common.x509 import IssuedCertificate
-from sqlalchemy import Row
 
-from mosaic_grants.adapters.ledger.statements import Statements, ders_of, pem_of
+from mosaic_grants.adapters.ledger.statements import Row, Statements, ders_of, pem_of
 from mosaic_grants.domain.model import Certificate, Recorded
 
 # Owed in the same statement that ends them: a certificate is never refused here and honoured by a reader of the list for longer.
@@ -73,7 +72,7 @@ class Certificates:
         return [row.grant_id for row in rows]
 
 
-def _certificate(row: Row[Any]) -> Certificate:
+def _certificate(row: Row) -> Certificate:
     return Certificate(
         fingerprint=bytes(row.fingerprint_sha256),
         serial=int(row.serial),

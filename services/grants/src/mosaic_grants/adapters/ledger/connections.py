@@ -1,13 +1,11 @@
 """Outbound connections and their sealed keys."""
 
-from typing import Any
 from uuid import UUID
 
 from mosaic_common.errors import Conflict, Layer, Reason
-from sqlalchemy import Row
 
 from mosaic_grants.adapters.ledger.peers import PEERS, Peers, peer_of
-from mosaic_grants.adapters.ledger.statements import Statements, pem_of
+from mosaic_grants.adapters.ledger.statements import Row, Statements, pem_of
 from mosaic_grants.domain.lifecycle import ENROLLED_FROM, PeerState
 from mosaic_grants.domain.model import Certificate, ConnectionKey, Peer, Prepared, Received, User
 
@@ -164,7 +162,7 @@ class Connections:
         )
 
 
-def _key(row: Row[Any]) -> ConnectionKey:
+def _key(row: Row) -> ConnectionKey:
     certificate = None
     if row.fingerprint_sha256 is not None:
         certificate = Certificate(bytes(row.fingerprint_sha256), int(row.serial), row.not_before, row.not_after, row.state)

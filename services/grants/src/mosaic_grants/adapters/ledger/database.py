@@ -1,25 +1,73 @@
 """Opens the ledger's transactions."""
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any, Final
+from uuid import UUID
 
+import asyncpg
 from mosaic_common.audit import SignedHead
-from mosaic_common.errors import Layer, Reason, Unavailable
-from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from mosaic_common.errors import ConfigurationError, Layer, Reason, Unavailable
 
 from mosaic_grants.adapters.audit_log import AuditLog
+from mosaic_grants.adapters.ledger.statements import Row
 from mosaic_grants.adapters.ledger.transaction import LedgerTransaction
-from mosaic_grants.adapters.upgrade import Missing, missing_privileges
+from mosaic_grants.adapters.upgrade import Missing, missing_at
+
+CONNECTIONS: Final = 16
+CONNECT_SECONDS: Final = 3.0
+# Above the role's own statement_timeout: only a server that says nothing at all meets this one.
+COMMAND_SECONDS: Final = 10.0
+ACQUIRE_SECONDS: Final = 3.0
+
+# Undefined function, undefined schema, no privilege on it (PostgreSQL, appendix A).
+_NO_SCHEMA: Final = (
+    asyncpg.UndefinedFunctionError,
+    asyncpg.InvalidSchemaNameError,
+    asyncpg.InsufficientPrivilegeError,
+)
+_NO_ANSWER: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 
 class PostgresLedger:
-    """Adapter of ports.Ledger."""
+    """Adapter of ports.Ledger. Nothing is connected before the first statement: a process starts while its database is down."""
 
-    def __init__(self, engine: AsyncEngine, audit: AuditLog) -> None:
-        self._engine = engine
-        self._audit = audit
+    def __init__(self, database_url: str, audit: AuditLog) -> None:
+        self._url: Final = database_url
+        self._audit: Final = audit
+        self._pool: Any = None
+
+    async def open(self) -> None:
+        """Make the pool; connects to nothing.
+
+        Raises:
+            ConfigurationError: the URL is none that the driver can use.
+        """
+        try:
+            self._pool = await asyncpg.create_pool(
+                self._url,
+                min_size=0,
+                max_size=CONNECTIONS,
+                timeout=CONNECT_SECONDS,
+                command_timeout=COMMAND_SECONDS,
+                record_class=Row,
+                init=_use_own_types,
+                # A transaction leaves nothing behind in a session, and a reset is a round trip per call.
+                reset=_leave_as_it_is,
+                max_inactive_connection_lifetime=0,
+                server_settings={"application_name": "grants"},
+            )
+        except asyncpg.InterfaceError as error:
+            raise ConfigurationError(f"DATABASE_URL cannot be used: {error}.") from None
+
+    async def close(self) -> None:
+        try:
+            async with asyncio.timeout(ACQUIRE_SECONDS):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[LedgerTransaction]:
@@ -29,25 +77,27 @@ class PostgresLedger:
             Unavailable: the database does not answer. Whether the block took effect is then unknown; every step that
                 matters is safe to repeat.
         """
-        try:
-            async with self._engine.connect() as connection, connection.begin() as outer:
-                now = (await connection.execute(text("SELECT now()"))).scalar_one()
-                tx = LedgerTransaction(connection, now)
+        async with self._connected() as connection:
+            begun = connection.transaction()
+            await begun.start()
+            try:
+                tx = LedgerTransaction(connection, await connection.fetchval("SELECT now()"))
                 yield tx
-                if tx.audit_rows:
-                    # Taken last and held for an append and a commit only: nobody waits for a row while holding it.
-                    async with self._audit.lock:
-                        sealed = await self._audit.append(connection, tx.audit_rows)
-                        await outer.commit()
-                        self._audit.committed(sealed)
-        except IntegrityError:
-            raise  # a constraint has said no to a rule that the domain should have refused: a bug, reported as such
-        except (SQLAlchemyError, OSError) as error:
-            raise _unavailable() from error
+                if not tx.audit_rows:
+                    await self._commit(begun)
+                    return
+                # Taken last and held for an append and a commit only: nobody waits for a row while holding it.
+                async with self._audit.lock:
+                    sealed = await self._audit.append(connection, tx.audit_rows)
+                    await self._commit(begun)
+                    self._audit.committed(sealed)
+            except BaseException:
+                await _roll_back(begun, connection)
+                raise
 
     async def ping(self) -> None:
-        async with self._engine.connect() as connection:
-            await connection.execute(text("SELECT 1"))
+        async with self._connected() as connection:
+            await connection.fetchval("SELECT 1")
 
     async def find_schema_version(self) -> str | None:
         """Return the schema's version, None where there is none that this role may read.
@@ -55,54 +105,65 @@ class PostgresLedger:
         Raises:
             Unavailable: the database does not answer.
         """
-        try:
-            async with self._engine.connect() as connection:
-                return str((await connection.execute(text("SELECT federation.schema_version()"))).scalar_one())
-        except ProgrammingError:
-            return None
-        except (SQLAlchemyError, OSError) as error:
-            raise _unavailable() from error
+        async with self._connected() as connection:
+            try:
+                return str(await connection.fetchval("SELECT federation.schema_version()"))
+            except _NO_SCHEMA:
+                return None
 
     async def open_chain(self, writer: str) -> SignedHead:
-        """Open an audit chain for another writer process and return its countersigned opening.
-
-        Raises:
-            Unavailable: the database does not answer.
-        """
-        try:
-            async with self._engine.begin() as connection:
-                return await self._audit.open(connection, writer)
-        except SQLAlchemyError as error:
-            raise _unavailable() from error
+        """Open an audit chain for another writer process and return its countersigned opening. Raises Unavailable."""
+        async with self._connected() as connection, connection.transaction():
+            return await self._audit.open(connection, writer)
 
     async def countersign(self) -> list[SignedHead]:
         """Sign every head that moved. Raises Unavailable."""
-        try:
-            async with self._engine.begin() as connection:
-                return await self._audit.countersign(connection)
-        except SQLAlchemyError as error:
-            raise _unavailable() from error
+        async with self._connected() as connection, connection.transaction():
+            return await self._audit.countersign(connection)
 
     async def missing(self) -> tuple[Missing, ...]:
         """Return what the owner of the application's tables has still to allow."""
-        async with self._engine.connect() as connection:
-            return await connection.run_sync(missing_privileges)
+        return await asyncio.to_thread(missing_at, self._url)
 
-    async def close(self) -> None:
-        await self._engine.dispose()
+    async def _commit(self, begun: Any) -> None:
+        await begun.commit()
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Any]:
+        try:
+            async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+                yield connection
+        except asyncpg.IntegrityConstraintViolationError:
+            raise  # a constraint has said no to a rule that the domain should have refused: a bug, reported as such
+        except _NO_ANSWER as error:
+            raise _unavailable() from error
 
 
-def engine(database_url: str) -> AsyncEngine:
-    """Return a pool for a ``postgresql://`` URL. Statement texts may reach a log, their values never do."""
-    return create_async_engine(
-        database_url.replace("postgresql://", "postgresql+psycopg://", 1),
-        pool_size=8,
-        max_overflow=4,
-        pool_timeout=3,
-        pool_pre_ping=True,
-        hide_parameters=True,
-        connect_args={"connect_timeout": 3},
-    )
+async def _roll_back(begun: Any, connection: Any) -> None:
+    if connection.is_closed() or not connection.is_in_transaction():
+        return
+    try:
+        await begun.rollback()
+    except _NO_ANSWER:
+        connection.terminate()  # in an unknown state, it must not be given to anybody else
+
+
+async def _use_own_types(connection: Any) -> None:
+    """Have jsonb read as a document, and UUIDs as everybody else's."""
+    await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=str, decoder=json.loads)
+    await connection.set_type_codec("uuid", schema="pg_catalog", encoder=_uuid_bytes, decoder=_uuid_of, format="binary")
+
+
+def _uuid_bytes(value: object) -> bytes:
+    return UUID(str(value)).bytes
+
+
+def _uuid_of(data: bytes) -> UUID:
+    return UUID(bytes=bytes(data))
+
+
+async def _leave_as_it_is(_connection: Any) -> None:
+    """In place of DISCARD and its like."""
 
 
 def _unavailable() -> Unavailable:

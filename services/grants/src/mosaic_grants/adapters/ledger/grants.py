@@ -1,12 +1,11 @@
 """Grants: permissions that this gateway gives."""
 
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from mosaic_common.errors import Layer, NotFound, Reason
-from sqlalchemy import Row
 
-from mosaic_grants.adapters.ledger.statements import Statements
+from mosaic_grants.adapters.ledger.statements import Row, Statements
 from mosaic_grants.domain.lifecycle import GRANT_SOURCES, GrantStatus, PeerState
 from mosaic_grants.domain.model import Grant, GrantDraft, User
 from mosaic_grants.domain.ports import After
@@ -146,7 +145,7 @@ class Grants:
         return [row.id for row in rows]
 
 
-def grant_of(row: Row[Any]) -> Grant:
+def grant_of(row: Row) -> Grant:
     subject = User(row.subject_user_id, row.email, row.active) if row.email is not None else None
     return Grant(
         id=row.id,

@@ -42,7 +42,9 @@ class Outbox:
         rows = await self._sql.all(
             """UPDATE federation.federation_ca_outbox o
                SET attempts = attempts + 1,
-                   next_attempt_at = now() + least(:lease * power(2, least(attempts, 16)), CAST(:longest AS interval))
+                   next_attempt_at = now() + least(
+                       CAST(:lease AS interval) * power(2, least(attempts, 16)), CAST(:longest AS interval)
+                   )
                WHERE id IN (SELECT id FROM federation.federation_ca_outbox
                             WHERE done_at IS NULL AND next_attempt_at <= now()
                             ORDER BY next_attempt_at LIMIT :limit FOR UPDATE SKIP LOCKED)

@@ -1,12 +1,11 @@
 """Peers: gateways that may ask us, and the connections of our users to others."""
 
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from mosaic_common.errors import Conflict, Layer, NotFound, Reason
-from sqlalchemy import Row
 
-from mosaic_grants.adapters.ledger.statements import Statements, find_uuid
+from mosaic_grants.adapters.ledger.statements import Row, Statements, find_uuid
 from mosaic_grants.domain.lifecycle import ENROLLED_FROM, PEER_SOURCES, Direction, PeerState
 from mosaic_grants.domain.model import Peer, Refusal
 from mosaic_grants.domain.ports import After
@@ -154,7 +153,7 @@ class Peers:
         )
 
 
-def peer_of(row: Row[Any]) -> Peer:
+def peer_of(row: Row) -> Peer:
     refusal = Refusal(Reason(row.refused_reason), row.refused_grant_status or "", row.refused_at) if row.refused_at else None
     return Peer(
         id=row.id,

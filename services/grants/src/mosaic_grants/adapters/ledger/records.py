@@ -1,12 +1,10 @@
 """The audit log, as it is read beside a grant or a peer."""
 
-from datetime import UTC, datetime
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Final
 from uuid import UUID
 
-from sqlalchemy import Row
-
-from mosaic_grants.adapters.ledger.statements import Statements
+from mosaic_grants.adapters.ledger.statements import Row, Statements
 from mosaic_grants.domain.model import AuditEntry
 
 RECENT: Final = 20
@@ -27,14 +25,15 @@ class Records:
     async def list_recent_of_peer(self, peer_id: UUID) -> list[AuditEntry]:
         return await self._recent("peer_id", peer_id)
 
-    async def find_last_read(self, peer_id: UUID) -> datetime | None:
-        """When an inbound peer last asked for something and was answered, whatever the answer."""
-        row = await self._sql.first(
-            """SELECT time_us FROM federation.federation_audit_log
-               WHERE peer_id = :peer AND event = 'read' ORDER BY time_us DESC LIMIT 1""",
-            peer=peer_id,
+    async def list_last_reads(self, peer_ids: Sequence[UUID]) -> Mapping[UUID, int]:
+        """When each inbound peer last asked for something and was answered, whatever the answer; microseconds since 1970 UTC."""
+        rows = await self._sql.all(
+            """SELECT p.id, l.time_us FROM unnest(CAST(:peers AS uuid[])) AS p (id)
+               CROSS JOIN LATERAL (SELECT time_us FROM federation.federation_audit_log
+                                   WHERE peer_id = p.id AND event = 'read' ORDER BY time_us DESC LIMIT 1) l""",
+            peers=list(peer_ids),
         )
-        return datetime.fromtimestamp(row.time_us / 1_000_000, UTC) if row else None
+        return {row.id: int(row.time_us) for row in rows}
 
     async def _recent(self, column: str, value: UUID) -> list[AuditEntry]:
         rows = await self._sql.all(
@@ -46,7 +45,7 @@ class Records:
         return [_entry(row) for row in rows]
 
 
-def _entry(row: Row[Any]) -> AuditEntry:
+def _entry(row: Row) -> AuditEntry:
     return AuditEntry(
         request_id=row.request_id,
         time_us=row.time_us,

@@ -31,7 +31,9 @@ class Seals:
             current=current_key_id,
             readable=list(readable_key_ids),
         )
-        await self._sql.execute("DELETE FROM federation.federation_replicas WHERE seen_at < now() - :age", age=_FORGOTTEN)
+        await self._sql.execute(
+            "DELETE FROM federation.federation_replicas WHERE seen_at < now() - CAST(:age AS interval)", age=_FORGOTTEN
+        )
 
     async def withdraw(self, replica_id: UUID) -> None:
         await self._sql.execute("DELETE FROM federation.federation_replicas WHERE id = :id", id=replica_id)
@@ -41,17 +43,18 @@ class Seals:
         if locked:
             await self._sql.execute("LOCK TABLE federation.federation_replicas IN SHARE MODE")
         rows = await self._sql.all(
-            "SELECT * FROM federation.federation_replicas WHERE seen_at >= now() - :age ORDER BY started_at, id", age=_LIVE
+            "SELECT * FROM federation.federation_replicas WHERE seen_at >= now() - CAST(:age AS interval) ORDER BY started_at, id",
+            age=_LIVE,
         )
         return [Replica(row.id, row.started_at, row.seen_at, row.current_key_id, frozenset(row.readable_key_ids)) for row in rows]
 
     async def count_by_key(self) -> Mapping[str, int]:
         rows = await self._sql.all(
-            """SELECT coalesce(substring(client_key_pem FROM CAST(:form AS text)), '') AS key_id, count(*) AS keys
+            """SELECT coalesce(substring(client_key_pem FROM CAST(:form AS text)), '') AS key_id, count(*) AS sealed
                FROM federation.federation_peer_keys GROUP BY 1 ORDER BY 1""",
             form=_SEALED_FORM,
         )
-        return {row.key_id: int(row.keys) for row in rows}
+        return {row.key_id: int(row.sealed) for row in rows}
 
     async def list_others_locked(self, key_id: str, *, after: SealedKey | None, limit: int) -> list[SealedKey]:
         # The peer and not the key: whoever changes a key holds its peer first, and never two of them, so one order is enough.

@@ -1,13 +1,12 @@
 """Enrollment tokens: their names, their claims. The tokens themselves are nowhere."""
 
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from mosaic_common.errors import Conflict, Layer, Reason
-from sqlalchemy import Row
 
 from mosaic_grants.adapters.ledger.grants import COLUMNS, grant_of
-from mosaic_grants.adapters.ledger.statements import Statements
+from mosaic_grants.adapters.ledger.statements import Row, Statements
 from mosaic_grants.domain.model import Claim, Grant, Ticket, Token, TokenDraft, Unfinished
 
 MAX_KNOWN: Final = 10_000
@@ -161,16 +160,15 @@ class Tokens:
         return [Unfinished(bytes(row.token_id), row.grant_id, row.peer_id, row.attempt, int(row.serial)) for row in rows]
 
 
-def _token(row: Row[Any], prefix: str = "") -> Token:
+def _token(row: Row, prefix: str = "") -> Token:
     """Read a token's row; the columns whose names a grant has too bear a prefix where they come together."""
-    own = row._mapping
     return Token(
         token_id=bytes(row.token_id),
         grant_id=row.grant_id,
-        peer_id=own[f"{prefix}peer_id"],
-        created_by=own[f"{prefix}created_by"],
-        created_at=own[f"{prefix}created_at"],
-        expires_at=own[f"{prefix}expires_at"],
+        peer_id=row[f"{prefix}peer_id"],
+        created_by=row[f"{prefix}created_by"],
+        created_at=row[f"{prefix}created_at"],
+        expires_at=row[f"{prefix}expires_at"],
         voided_at=row.voided_at,
         redemption_id=row.redemption_id,
         csr_sha256=bytes(row.csr_sha256) if row.csr_sha256 else None,

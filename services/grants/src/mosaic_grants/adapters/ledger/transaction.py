@@ -1,9 +1,9 @@
 """One transaction over the whole ledger."""
 
 from datetime import datetime
+from typing import Any
 
 from mosaic_common.audit import AuditRow
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mosaic_grants.adapters.ledger.certificates import Certificates
 from mosaic_grants.adapters.ledger.connections import Connections
@@ -21,7 +21,7 @@ from mosaic_grants.adapters.ledger.users import Users
 class LedgerTransaction:
     """Adapter of ports.Transaction. ``now`` is the database's clock at its beginning."""
 
-    def __init__(self, connection: AsyncConnection, now: datetime) -> None:
+    def __init__(self, connection: Any, now: datetime) -> None:
         statements = Statements(connection)
         self.now = now
         self.audit_rows: list[AuditRow] = []
