@@ -64,8 +64,8 @@ async def test_a_revoked_grant_is_told_in_words(pair: Pair, connection: tuple[UU
     refused = await shown(pair.home, peer_id, lambda peer: peer.HasField("refusal"))
     assert refused.refusal.grant_status == "revoked"
     assert refused.refusal.sentence == (
-        "work has revoked the grant: ask its operator for a new grant, then `mosaic federation peer revoke work` and `peer add` "
-        "with the new URL."
+        f"work has revoked the grant: ask its operator for a new grant, then `mosaic federation peer revoke {peer_id}` and "
+        "`peer add` with the new URL."
     )
     rows = [row for row in pair.home.audit(Event.CONNECTION_REFUSED) if str(row["peer_id"]) == peer_id]
     told = [(row["actor"], row["outcome"], row["denied_reason"], row["subject_user_id"]) for row in rows]

@@ -115,7 +115,8 @@ async def test_whoever_does_not_hold_the_token_learns_nothing(
 async def test_a_proof_for_another_root_is_refused(work: Gateway, url: EnrollmentUrl) -> None:
     """A relay under another root makes the client sign another pin; here it is worth nothing."""
     redemption = Redemption.of(url)
-    redemption.request.proof = url.token.prove(redemption.request.csr_der, uuid4(), bytes(32))
+    request = redemption.request
+    request.proof = url.token.prove(request.csr_der, UUID(request.redemption_id), bytes(32))
     assert (await refusal(work.enrollment.Enroll(redemption.request))).reason == "ENROLLMENT_TOKEN_UNKNOWN"
 
 

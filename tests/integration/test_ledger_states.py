@@ -179,7 +179,8 @@ def machine(postgres_server: PostgresServer) -> Iterator[type[LedgerMachine]]:
         pytest.MonkeyPatch.context() as patch,
         postgres_server.fresh() as database,
         database.connect() as owner,
-        asyncio.Runner() as runner,
+        # With a loop of its own making it leaves the session's alone.
+        asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner,
     ):
         patch.setattr(transaction, "Statements", PacedStatements)
         bed = LedgerBed.make(database, owner)

@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -57,6 +57,7 @@ class Connecting:
                 enrollment_address=url.address,
                 token_id=token_id(url.token.public_key),
                 reenroll=reenroll,
+                pin=url.pin or b"",
             ),
             metadata=self.home.operator_metadata(),
         )
@@ -193,6 +194,18 @@ async def test_another_grants_url_does_not_take_the_connection_over(connecting: 
     # And the right URL still works.
     await connecting.add(await make_token(connecting.work, client.grant_id, reenroll=True), reenroll=True)
     await read_again(await connecting.client())
+
+
+@pytest.mark.parametrize("pin", [None, bytes(32)], ids=["no root", "another root"])
+async def test_a_new_key_is_no_occasion_to_trust_somebody_else(connecting: Connecting, pin: bytes | None) -> None:
+    """A URL that pins another root than the connection trusts is refused before its token is touched."""
+    peer = await connecting.connect()
+    url = await make_token(connecting.work, peer.remote_grant_id, reenroll=True)
+    refused = await refusal(connecting.prepare(replace(url, pin=pin), reenroll=True))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "PEER_NOT_ELIGIBLE")
+    assert "another root" in refused.message
+    assert_recorded(connecting.home, refused, Layer.PEER)
+    await connecting.add(url, reenroll=True)
 
 
 async def test_only_what_is_there_is_enrolled_again(connecting: Connecting) -> None:

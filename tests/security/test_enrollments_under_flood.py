@@ -24,8 +24,12 @@ from tests.support.postgres import PostgresServer
 USER: Final = "maya@example.com"
 HONEST: Final = 20
 # As long as the honest ones take on a busy machine; a handshake that goes no further is ended by the server after 5 s.
-FLOOD_SECONDS: Final = 12.0
+FLOOD_SECONDS: Final = 20.0
 CONNECT_SECONDS: Final = 60.0
+# A half-open connection that the server has ended is replaced, which takes the attacker a moment.
+STANDING: Final = 0.9
+# One second more would be noticed by a person; the full form asks for what the machine must do when nothing else runs on it.
+NOTICED_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,34 +80,39 @@ def p95(seconds: list[float]) -> float:
     return statistics.quantiles(seconds, n=20, method="inclusive")[-1]
 
 
-async def _measure(site: Site, held: int, record: Callable[[str], None]) -> None:
+async def _measure(site: Site, held: int, record: Callable[[str], None]) -> tuple[float, float]:
+    """Return p95 of twenty honest enrollments in seconds, without and within the flood; none of them may fail."""
     idle = p95(await enroll_all(site.gateway, await offers(site.gateway)))
     urls = await offers(site.gateway)
     before = site.process.descriptors
     floods = [
-        Flood(Kind.HALF_OPEN, connections=held, streams=0, seconds=FLOOD_SECONDS),
+        Flood(Kind.HALF_OPEN, connections=held, streams=0, seconds=FLOOD_SECONDS, replaced=True),
         Flood(Kind.MUTE, connections=held, streams=0, seconds=FLOOD_SECONDS),
         Flood(Kind.OVERSIZED, connections=4, streams=4, seconds=FLOOD_SECONDS),
         Flood(Kind.UNDECODABLE, connections=4, streams=4, seconds=FLOOD_SECONDS),
     ]
     attacks: list[Awaitable[Report]] = [asyncio.create_task(send(site.target, flood)) for flood in floods]
-    # Every mute connection stands, and with it the half-open ones have come: what follows is served with all of them there.
-    assert await until(lambda: site.process.descriptors >= before + held, CONNECT_SECONDS)
+    # What follows is served with every one of them there, from the first honest enrollment to the last.
+    assert await until(lambda: site.process.descriptors >= before + 2 * held, CONNECT_SECONDS)
     flooded = p95(await enroll_all(site.gateway, urls))
+    assert site.process.descriptors >= before + 2 * held * STANDING
     half_open, mute, oversized, undecodable = await asyncio.gather(*attacks)
     record(f"idle p95 {idle * 1000:.0f} ms, flooded p95 {flooded * 1000:.0f} ms\n{half_open}\n{mute}\n{oversized}\n{undecodable}")
 
-    assert (half_open.connections, mute.connections) == (held, held)
+    assert half_open.connections >= held
+    assert mute.connections == held
     assert min(oversized.ended_by_server, undecodable.ended_by_server) > 0, "there were such messages at all"
-    assert flooded <= max(2 * idle, idle + 0.1)
+    return idle, flooded
 
 
 async def test_honest_enrollments_do_not_notice(site: Site, request: pytest.FixtureRequest) -> None:
     """200 unfinished handshakes, 200 mute connections, oversized and undecodable messages: 20 of 20 enroll, hardly later."""
-    await _measure(site, 200, lambda text: request.node.add_report_section("call", "flood", text))
+    idle, flooded = await _measure(site, 200, lambda text: request.node.add_report_section("call", "flood", text))
+    assert flooded <= idle + NOTICED_SECONDS
 
 
 @pytest.mark.stress
 async def test_honest_enrollments_do_not_notice_under_stress(site: Site, request: pytest.FixtureRequest) -> None:
     """2,000 of each: of 20 honest enrollments none fails, p95 ≤ max(2 × idle, idle + 100 ms)."""
-    await _measure(site, 2_000, lambda text: request.node.add_report_section("call", "flood", text))
+    idle, flooded = await _measure(site, 2_000, lambda text: request.node.add_report_section("call", "flood", text))
+    assert flooded <= max(2 * idle, idle + 0.1)

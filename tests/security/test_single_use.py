@@ -310,3 +310,13 @@ async def test_the_token_is_found_nowhere(
 
     for name, haystack in {"database": database, "logs": logged, "wire": received, "peer": shown + contents(tmp_path)}.items():
         assert not where_found(offer.url.token.seed, haystack), name
+
+
+async def test_a_token_is_not_tried_for_ever(tapped: Gateway) -> None:
+    """Each attempt leaves a serial on the authority's list: after 200 of them it is void, and says what to look at."""
+    offer = await Offer.make(tapped)
+    tapped.execute("UPDATE federation.federation_enrollment_tokens SET attempt = 200 WHERE token_id = %s", offer.token_id)
+    refused = await refusal(tapped.enrollment.Enroll(Redemption.of(offer.url).request))
+    assert (refused.reason, refused.metadata["http_status"]) == ("ENROLLMENT_TOKEN_VOIDED", "410")
+    assert "200 times" in refused.message
+    assert offer.redemptions()[-1] == ("enrollment.refused", "denied", "token", "ENROLLMENT_TOKEN_VOIDED")

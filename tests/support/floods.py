@@ -42,7 +42,7 @@ SETTLE_SECONDS: Final = 10.0
 
 
 class Kind(StrEnum):
-    """What is sent; the table in docs/threat-model.md says what it does to a plain server."""
+    """What is sent; the table in docs/threat-model.md says what meets it."""
 
     SILENT = "silent calls"
     RESET = "rapid reset"
@@ -86,6 +86,7 @@ class Flood:
         streams: per connection; for kinds that hold streams open, those that are open at any moment.
         seconds: how long what is held open stays so.
         source: loopback address that it comes from.
+        replaced: whether a half-open connection that the server has ended is followed by another.
     """
 
     kind: Kind
@@ -93,6 +94,7 @@ class Flood:
     streams: int
     seconds: float = 0.0
     source: str = "127.0.0.1"
+    replaced: bool = False
 
 
 @dataclass(slots=True)
@@ -331,7 +333,12 @@ class Attacker:
             await asyncio.sleep(TICK_SECONDS)
 
     async def _half_open(self) -> None:
-        """The first five bytes of a ClientHello record, until the server has had enough."""
+        """The first five bytes of a ClientHello record, until the server has had enough; then again."""
+        await self._half_open_once()
+        while self._flood.replaced and time.monotonic() < self._ends:
+            await self._half_open_once()
+
+    async def _half_open_once(self) -> None:
         reader, writer = await asyncio.open_connection(self._target.host, self._target.port, local_addr=(self._flood.source, 0))
         self.report.connections += 1
         writer.write(b"\x16\x03\x01\x02\x00")

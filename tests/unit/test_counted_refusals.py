@@ -39,6 +39,16 @@ def test_keys_are_certificate_or_source_and_reason() -> None:
     assert [(row.actor, row.repeated) for row in counted.harvest()] == [("aa", 2), ("", 1), ("", 1)]
 
 
+def test_a_network_is_one_source() -> None:
+    """Whoever commands a /64 of IPv6 addresses makes one row by them all, which names the network; one address keeps its name."""
+    counted = CountedRefusals()
+    for number in range(50):
+        counted.count(replace(ROW, source_address=f"2001:db8:1:2::{number:x}"))
+    counted.count(replace(ROW, source_address="2001:db8:9:9::1"))
+    found = [(row.source_address, row.repeated) for row in counted.harvest()]
+    assert found == [("2001:db8:1:2::/64", 50), ("2001:db8:9:9::1", 1)]
+
+
 def test_rows_are_bounded() -> None:
     """Refusals from more addresses than there are rows share one that names none of them; no refusal goes uncounted."""
     counted = CountedRefusals(max_rows=3)

@@ -307,7 +307,10 @@ def test_never_gives_more_than_the_limit(per_minute: int, pauses: list[float]) -
                 passed += 1
         return passed
 
-    assert asyncio.run(count()) <= per_minute + sum(pauses) * 1_000_000 / Limit(per_minute).interval_us + 1e-3
+    # With a loop of its own making it leaves the session's alone.
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        taken = runner.run(count())
+    assert taken <= per_minute + sum(pauses) * 1_000_000 / Limit(per_minute).interval_us + 1e-3
 
 
 # ── what the operator says ────────────────────────────────────────────────────────────────────────────────────────────────────────

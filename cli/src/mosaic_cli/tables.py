@@ -63,7 +63,7 @@ def identifier(text: str) -> Text:
 
 
 def quiet(text: str) -> Text:
-    return Text(text, style="dim")
+    return Text(readable(text), style="dim")
 
 
 def when(moment: datetime | None, now: datetime, *, absent: str = "–") -> Text:

@@ -100,6 +100,7 @@ def add_peer(
         enrollment_address=offer.address,
         token_id=token_id(offer.token.public_key),
         reenroll=reenroll,
+        pin=offer.pin or b"",
     )
     with operator(target, Role.ADMIN) as gateway:
         # 1. Our gateway makes and keeps the key, and refuses a name that is taken before the token is touched.

@@ -42,7 +42,7 @@ def rotate(
 ) -> None:
     """Seal every row anew under the current key; interrupted, the same command continues.
 
-    Refused while a replica cannot read that key. Reads go on meanwhile.
+    Refused while a replica still seals under another key. Reads go on meanwhile.
     """
     with operator(target, Role.ADMIN, lasting=MAX_ADMIN_LIFE) as gateway:
         status = _status(gateway)
@@ -53,7 +53,8 @@ def rotate(
     rotated.verify_complete()
     document = {"key_id": rotated.key_id, "resealed": rotated.done, "remaining": 0}
     output.show_text(document, f"Every row is sealed under {rotated.key_id}; sealed anew: {rotated.done:,}.")
-    output.note("Next: take the old secret (_PREVIOUS) away from every replica.")
+    if len(status.readable_key_ids) > 1:
+        output.note("Next: take the old secret (_PREVIOUS) away from every replica.")
 
 
 class Rotation:

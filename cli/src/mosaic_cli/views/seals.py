@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from mosaic.grants.v1.grants_pb2 import GetSealStatusResponse
+from mosaic.grants.v1.grants_pb2 import GetSealStatusResponse, SealingKey
 from rich.console import RenderableType
 from rich.text import Text
 
@@ -27,13 +27,12 @@ def seal_sheet(status: GetSealStatusResponse, stage: Stage, now: datetime) -> Re
 
 
 def _keys(status: GetSealStatusResponse) -> RenderableType:
-    return properties(
-        (
-            each.key_id,
-            Text.assemble(f"{each.rows:,} rows", "" if each.key_id == status.current_key_id else ("  to reseal", "yellow")),
-        )
-        for each in status.keys
-    )
+    return properties((each.key_id, _rows_under(each, current=each.key_id == status.current_key_id)) for each in status.keys)
+
+
+def _rows_under(key: SealingKey, *, current: bool) -> Text:
+    count = f"{key.rows:,} {'row' if key.rows == 1 else 'rows'}"
+    return Text.assemble(count, "" if current else ("  to reseal", "yellow"))
 
 
 def _replicas(status: GetSealStatusResponse, now: datetime) -> RenderableType:
@@ -49,5 +48,5 @@ def _replicas(status: GetSealStatusResponse, now: datetime) -> RenderableType:
             for replica in status.replicas
         ),
         empty="None was seen in the last 30 seconds.",
-        whole=("SEALS UNDER", "CAN READ", "SEEN"),
+        whole=("REPLICA", "SEALS UNDER", "CAN READ", "SEEN"),
     )

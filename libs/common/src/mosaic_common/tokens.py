@@ -25,7 +25,6 @@ from mosaic_common.identity import HOST_PATTERN, NAME_PATTERN
 
 ENROLLMENT_PATH: Final = "/api/federation/enrollment"
 SEED_BYTES: Final = 32
-PROOF_BYTES: Final = 64
 MAX_URL_CHARACTERS: Final = 2048
 
 _NO_PIN: Final = bytes(32)

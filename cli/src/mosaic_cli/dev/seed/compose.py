@@ -4,7 +4,6 @@ import math
 import random
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Final
@@ -18,14 +17,6 @@ Row = dict[str, object]
 
 _SLOT: Final = re.compile(r"\{(\w+)\}")
 _OPEN_STATES: Final = ("open", "open", "open", "in progress", "waiting")
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """When a row was last touched, and how far that is from the newest of its topic."""
-
-    updated_at: datetime
-    age: timedelta
 
 
 class Composer:

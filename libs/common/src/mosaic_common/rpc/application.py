@@ -15,6 +15,7 @@ from mosaic_common.rpc.memory import give_memory_back
 from mosaic_common.rpc.server import GrpcListener
 
 DRAIN_SECONDS: Final = 10.0
+CLOSING_SECONDS: Final = 5.0
 
 
 @dataclass(slots=True)
@@ -50,9 +51,13 @@ class Application:
         await asyncio.gather(*(listener.stop(DRAIN_SECONDS) for listener in self.listeners))
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # Bounded: a dependency that says nothing must not keep a process from ending.
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=DRAIN_SECONDS)
         for closing in self.closing:
-            await closing()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSING_SECONDS):
+                    await closing()
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT, then drain.

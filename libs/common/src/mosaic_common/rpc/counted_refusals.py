@@ -7,6 +7,7 @@ from mosaic_common.audit import AuditRow
 from mosaic_common.errors import AuthRefused, Layer, MosaicError, Reason
 from mosaic_common.identity import SERVICES, ServiceIdentity
 from mosaic_common.rpc.call import Call
+from mosaic_common.source_address import source_key
 
 MAX_ROWS: Final = 1024
 _ELSEWHERE: Final = "others"
@@ -31,8 +32,13 @@ class CountedRefusals:
             row = replace(row, actor=_ELSEWHERE, source_address=_ELSEWHERE, peer_id=None, grant_id=None, subject_user_id=None)
             key = _key(row)
         known = self._rows.get(key)
+        if known is None:
+            self._rows[key] = row
+            return
         # What the row names of the first one only would be wrong of the others.
-        self._rows[key] = row if known is None else replace(known, token_id=None, repeated=known.repeated + row.repeated)
+        same = known.source_address == row.source_address
+        source = known.source_address if same else source_key(row.source_address)
+        self._rows[key] = replace(known, token_id=None, source_address=source, repeated=known.repeated + row.repeated)
 
     def harvest(self) -> list[AuditRow]:
         """Return one row per key, and begin anew."""
@@ -54,4 +60,5 @@ def is_counted(call: Call, error: MosaicError) -> bool:
 
 def _key(row: AuditRow) -> _Key:
     # A peer is one wherever it calls from; a service tells us of many sources.
-    return row.actor, "" if row.actor and row.actor not in SERVICES else row.source_address, row.denied_reason
+    # And one party commands a whole network of IPv6 addresses.
+    return row.actor, "" if row.actor and row.actor not in SERVICES else source_key(row.source_address), row.denied_reason

@@ -19,12 +19,12 @@ PING_SECONDS: Final = 2.0
 Ping = Callable[[], Awaitable[object]]
 
 
-def ping_of(channel: grpc.aio.Channel) -> Ping:
-    """Return the ping of another service: its process answers, whatever it depends on does."""
+def ping_of(channel: grpc.aio.Channel, service: str = "") -> Ping:
+    """Return the ping of another service: its process answers, whatever it depends on does; or one of these answers it."""
     stub = health_pb2_grpc.HealthStub(channel)
 
     async def ping() -> None:
-        answer = await stub.Check(health_pb2.HealthCheckRequest(service=""), timeout=PING_SECONDS)
+        answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=PING_SECONDS)
         if answer.status != health_pb2.HealthCheckResponse.SERVING:
             raise ConnectionError("not serving")
 

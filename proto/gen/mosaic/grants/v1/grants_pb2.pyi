@@ -455,6 +455,7 @@ class PrepareConnectionRequest(_message.Message):
     ENROLLMENT_ADDRESS_FIELD_NUMBER: _builtins.int
     TOKEN_ID_FIELD_NUMBER: _builtins.int
     REENROLL_FIELD_NUMBER: _builtins.int
+    PIN_FIELD_NUMBER: _builtins.int
     user: _builtins.str
     """UUID or email of the local user whose connection this will be."""
     name: _builtins.str
@@ -468,6 +469,8 @@ class PrepareConnectionRequest(_message.Message):
     """SHA-256 of the token's public key: a rerun with the same token continues, whatever was done of it."""
     reenroll: _builtins.bool
     """A new key for the active connection of this name, whose old one is lost."""
+    pin: _builtins.bytes
+    """SHA-256 of the root that the URL pins; empty when it pins none. A connection that is enrolled again keeps its root."""
     def __init__(
         self,
         *,
@@ -478,10 +481,11 @@ class PrepareConnectionRequest(_message.Message):
         enrollment_address: _builtins.str = ...,
         token_id: _builtins.bytes = ...,
         reenroll: _builtins.bool = ...,
+        pin: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["common_name", b"common_name", "enrollment_address", b"enrollment_address", "name", b"name", "reenroll", b"reenroll", "remote_gateway", b"remote_gateway", "token_id", b"token_id", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["common_name", b"common_name", "enrollment_address", b"enrollment_address", "name", b"name", "pin", b"pin", "reenroll", b"reenroll", "remote_gateway", b"remote_gateway", "token_id", b"token_id", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -33,7 +33,7 @@ class CertificateAuthority(Protocol):
 
         Raises:
             CaRefused: it answered with a refusal.
-            CaUnreachable: no usable answer; nobody knows whether it signed.
+            CaUnreachable: no usable answer; nobody knows whether it signed, unless nothing could be sent.
             CaLied: it says that it signed and shows no certificate.
         """
 

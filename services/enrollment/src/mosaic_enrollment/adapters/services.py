@@ -19,6 +19,9 @@ from mosaic_enrollment.domain.redeem import Attempt, Enrolled, Redemption
 KNOWN_TOKENS_SECONDS: Final = 0.5
 
 
+RECORD_SECONDS: Final = 5.0
+
+
 class Grants:
     """The ledger, as far as enrollment may use it."""
 
@@ -79,7 +82,7 @@ class Grants:
             token_id=token_id,
             repeated=repeated,
         )
-        await answer_of(self._stub.RecordRefusal(request), dependency=GRANTS)
+        await answer_of(self._stub.RecordRefusal(request, timeout=RECORD_SECONDS), dependency=GRANTS)
 
 
 class Broker:
@@ -87,7 +90,7 @@ class Broker:
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = ca_grpc.CertificateAuthorityServiceStub(channel)
-        self._ping = ping_of(channel)
+        self._ping = ping_of(channel, "dependency.step-ca")
 
     async def is_reachable(self) -> bool:
         try:

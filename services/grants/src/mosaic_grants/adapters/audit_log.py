@@ -31,7 +31,8 @@ _UNSIGNED: Final = """
 _SIGN: Final = """
     INSERT INTO federation.federation_audit_heads (chain_id, chain_number, seq, hash, time_us, signature)
        VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING"""
-_HEAD: Final = "SELECT head_seq, head_hash FROM federation.federation_audit_chains WHERE chain_id = $1"
+# Waits for a commit that is still under way: whoever asked for it has hung up, and the lock of this process is free again.
+_HEAD: Final = "SELECT head_seq, head_hash FROM federation.federation_audit_chains WHERE chain_id = $1 FOR NO KEY UPDATE"
 
 
 class AuditLog:

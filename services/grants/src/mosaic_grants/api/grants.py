@@ -11,7 +11,15 @@ from mosaic_common.tokens import EnrollmentOffer, token_id
 
 from mosaic_grants.api.deeds import actor_of, note_grant, record
 from mosaic_grants.api.messages import certificate_message, entry_message, grant_message, token_message
-from mosaic_grants.api.requests import page_token, parse_duration, parse_filter, parse_grant_id, parse_page_size, parse_page_token
+from mosaic_grants.api.requests import (
+    page_token,
+    parse_duration,
+    parse_filter,
+    parse_grant_id,
+    parse_page_size,
+    parse_page_token,
+    parse_text,
+)
 from mosaic_grants.domain import ending, permissions
 from mosaic_grants.domain.lifecycle import GrantStatus
 from mosaic_grants.domain.ports import Ledger
@@ -107,7 +115,7 @@ class GrantServicer:
 
     async def RevokeGrant(self, request: grants_pb2.RevokeGrantRequest, call: Call) -> grants_pb2.RevokeGrantResponse:
         grant_id = parse_grant_id(request.id)
-        reason = ending.parse_reason(request.reason)
+        reason = parse_text(request.reason.strip(), field="reason")
         async with self._ledger.transaction() as tx:
             note_grant(call, await tx.grants.get(grant_id))
             ended = await ending.revoke_grant(tx, grant_id, reason)

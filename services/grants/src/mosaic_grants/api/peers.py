@@ -16,6 +16,7 @@ from mosaic_grants.api.requests import (
     parse_filter,
     parse_page_size,
     parse_page_token,
+    parse_text,
     parse_token_id,
     parse_uuid,
 )
@@ -34,8 +35,9 @@ class PeerServicer:
 
     async def CreatePeer(self, request: grants_pb2.CreatePeerRequest, call: Call) -> grants_pb2.CreatePeerResponse:
         connections.verify_name(request.name, field="name")
+        display_name = parse_text(request.display_name, field="display_name")
         async with self._ledger.transaction() as tx:
-            peer = await tx.peers.insert_inbound(request.name, request.display_name[:200], actor=actor_of(call))
+            peer = await tx.peers.insert_inbound(request.name, display_name, actor=actor_of(call))
             note_peer(call, peer)
             record(tx, call, Event.PEER_CREATED, self._clock)
         return grants_pb2.CreatePeerResponse(peer=peer_message(peer))
@@ -89,6 +91,7 @@ class PeerServicer:
                 enrollment_url=offer.address,
                 token_id=call.facts.token_id,
                 reenroll=request.reenroll,
+                pin=request.pin or None,
             )
             prepared = await connections.prepare(tx, self._keys, order, actor=actor_of(call))
             note_peer(call, prepared.peer)
@@ -151,7 +154,7 @@ class PeerServicer:
         return grants_pb2.ResumePeerResponse(peer=message)
 
     async def RevokePeer(self, request: grants_pb2.RevokePeerRequest, call: Call) -> grants_pb2.RevokePeerResponse:
-        reason = ending.parse_reason(request.reason)
+        reason = parse_text(request.reason.strip(), field="reason")
         async with self._ledger.transaction() as tx:
             note_peer(call, await tx.peers.get_by_name(request.peer))
             peer, ended = await ending.revoke_peer(tx, request.peer, reason)

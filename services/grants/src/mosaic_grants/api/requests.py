@@ -121,3 +121,15 @@ def parse_reason(value: errors_pb2.Reason.ValueType) -> Reason:
     if name not in Reason.__members__:
         raise InvalidInput(Reason.REQUEST_INVALID, "reason is none that this version knows.", layer=Layer.REQUEST)
     return Reason[name]
+
+
+def parse_text(value: str, *, field: str, longest: int = 200) -> str:
+    """Read free text that is stored, looked for and shown in terminals: one line of printable characters."""
+    if len(value) > longest or not value.isprintable():
+        raise InvalidInput(
+            Reason.REQUEST_INVALID,
+            f"{field} cannot be used.",
+            layer=Layer.REQUEST,
+            violations=[Violation(field, f"must be one line of at most {longest} printable characters")],
+        )
+    return value

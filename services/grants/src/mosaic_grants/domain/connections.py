@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from mosaic_common.errors import Conflict, InvalidInput, Layer, MosaicError, NotFound, Reason, Violation
 from mosaic_common.identity import NAME_PATTERN
@@ -47,6 +48,7 @@ class Order:
         enrollment_url: ``https://host:port`` of the other gateway's enrollment.
         token_id: SHA-256 of the token's public key; None from a command that does not say.
         reenroll: a new key for the active connection of this name, whose old one is lost.
+        pin: SHA-256 of the root that the URL pins; None when it pins none.
     """
 
     user: User
@@ -56,6 +58,7 @@ class Order:
     enrollment_url: str
     token_id: bytes | None
     reenroll: bool
+    pin: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,14 +134,31 @@ def _verify_continuable(peer: Peer, order: Order) -> None:
             Reason.PEER_STATE_CHANGED,
             f"The connection {peer.name!r} is suspended.",
             layer=Layer.PEER,
-            remedy=f"Resume it first: `mosaic federation peer resume {peer.name}`.",
+            remedy=f"Resume it first: `mosaic federation peer resume {peer.id}`.",
         )
     if peer.state is PeerState.ACTIVE and not order.reenroll:
         raise _name_taken(
             peer,
             "For another grant, give it another name with --name. For a URL made by `grant token --reenroll`, say --reenroll. "
-            f"To begin afresh, end it first: `mosaic federation peer revoke {peer.name}`.",
+            f"To begin afresh, end it first: `mosaic federation peer revoke {peer.id}`.",
         )
+    # Asked before the token is touched: a new key must not be the occasion to trust somebody else.
+    if peer.state is PeerState.ACTIVE and order.pin != _pin_of(peer.trust_bundle_pem):
+        raise _another_root(peer)
+
+
+def _pin_of(trust_bundle_pem: bytes | None) -> bytes | None:
+    return None if trust_bundle_pem is None else x509.load_pem_x509_certificate(trust_bundle_pem).fingerprint(SHA256())
+
+
+def _another_root(peer: Peer) -> MosaicError:
+    return MosaicError(
+        Reason.PEER_NOT_ELIGIBLE,
+        f"The URL pins another root than the connection {peer.name!r} trusts.",
+        layer=Layer.PEER,
+        remedy=f"If the other operator says that this is right, end the connection (`mosaic federation peer revoke {peer.id}`) and "
+        "add it afresh.",
+    )
 
 
 def _name_taken(peer: Peer, remedy: str) -> Conflict:
@@ -195,7 +215,10 @@ def verify_answer(
             layer=Layer.PEER,
             remedy="Ask for a new URL, and add it under another name with --name.",
         )
-    return Received(issued, gateway, _verified_endpoint(peer, endpoint, endpoint_host_confirmed), _trust_bundle(pinned_root_der))
+    trust_bundle = _trust_bundle(pinned_root_der)
+    if peer.state is PeerState.ACTIVE and trust_bundle != peer.trust_bundle_pem:
+        raise _another_root(peer)
+    return Received(issued, gateway, _verified_endpoint(peer, endpoint, endpoint_host_confirmed), trust_bundle)
 
 
 def _verified_endpoint(peer: Peer, endpoint: str, confirmed: bool) -> str:
@@ -241,8 +264,9 @@ def not_waiting(peer: Peer) -> Conflict:
 
 def refusal_sentence(peer: Peer, refusal: Refusal) -> str:
     """Say in words what the other gateway's last refusal means, and what this side's operator can do."""
-    there, name = peer.remote_gateway or "the other gateway", peer.name
-    afresh = f"ask its operator for a new grant, then `mosaic federation peer revoke {name}` and `peer add` with the new URL"
+    there = peer.remote_gateway or "the other gateway"
+    # By its id: a peer that asks us may have the same name, and so may another user's connection.
+    afresh = f"ask its operator for a new grant, then `mosaic federation peer revoke {peer.id}` and `peer add` with the new URL"
     anew = f"ask its operator for `mosaic federation grant token {peer.remote_grant_id} --reenroll`, then `peer add --reenroll`"
     if refusal.reason is Reason.GRANT_NOT_ACTIVE:
         ended = {"revoked": "has revoked the grant", "expired": "says that the grant has expired"}

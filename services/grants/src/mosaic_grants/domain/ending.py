@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from mosaic_common.errors import Conflict, InvalidInput, Layer, Reason, Violation
+from mosaic_common.errors import Conflict, Layer, Reason
 
 from mosaic_grants.domain.lifecycle import Direction, GrantStatus, PeerState
 from mosaic_grants.domain.model import Certificate, Grant, Peer
 from mosaic_grants.domain.ports import Transaction
 
-MAX_REASON: Final = 200
 SUBJECT_GONE: Final = "SUBJECT_INACTIVE: the subject user is disabled or gone"
 
 
@@ -31,23 +30,6 @@ class Ended:
     grant: Grant
     certificates: tuple[Certificate, ...]
     changed: bool
-
-
-def parse_reason(unverified_reason: str) -> str:
-    """Return why, as an operator wrote it: it is shown in terminals.
-
-    Raises:
-        InvalidInput: REQUEST_INVALID.
-    """
-    reason = unverified_reason.strip()
-    if len(reason) > MAX_REASON or not reason.isprintable():
-        raise InvalidInput(
-            Reason.REQUEST_INVALID,
-            "The reason cannot be kept.",
-            layer=Layer.REQUEST,
-            violations=[Violation("reason", f"must be one line of at most {MAX_REASON} printable characters")],
-        )
-    return reason
 
 
 async def revoke_grant(tx: Transaction, grant_id: UUID, reason: str) -> Ended:
@@ -138,16 +120,16 @@ async def delete_peer(tx: Transaction, peer: str) -> Peer:
         Conflict: it was active once, or has grants.
     """
     found = await tx.peers.get_by_name(peer, locked=True)
-    if await tx.grants.has_any(found.id):
-        raise _kept(found, "It has grants.", "Delete those that never became active first (`mosaic federation grant delete`).")
-    if found.activated_at is not None or not await tx.peers.delete(found.id):
+    if found.activated_at is not None:
         raise _kept(
             found,
             "A peer that was active is kept: the audit log speaks of it.",
             "It has ended, and its name is free."
             if found.state is PeerState.REVOKED
-            else f"End it with `mosaic federation peer revoke {found.name}`; its name is free then.",
+            else f"End it with `mosaic federation peer revoke {found.id}`; its name is free then.",
         )
+    if await tx.grants.has_any(found.id) or not await tx.peers.delete(found.id):
+        raise _kept(found, "It has grants.", "Delete those that never became active first (`mosaic federation grant delete`).")
     return found
 
 

@@ -25,6 +25,8 @@ from mosaic_grants.domain.ports import Transaction
 LEASE: Final = timedelta(seconds=120)
 WARRANT_LIFE: Final = timedelta(seconds=60)
 CERTIFICATE_LIFE: Final = timedelta(days=30)
+# Each attempt that is not completed leaves a serial on the authority's list for good, so nobody may make them without end.
+MAX_ATTEMPTS: Final = 200
 # The authority dates a certificate a minute back; a second minute is its clock's.
 _NOT_BEFORE_LEEWAY: Final = timedelta(minutes=2)
 
@@ -84,6 +86,8 @@ class Enrollments:
         if token.fingerprint is not None:
             return await tx.certificates.get_recorded(token.fingerprint)
         _verify_eligible(token, grant)
+        if token.attempt >= MAX_ATTEMPTS:
+            raise _tried_too_often()
         if token.lease_until is not None and token.lease_until > tx.now:
             raise Conflict(
                 Reason.ENROLLMENT_IN_PROGRESS,
@@ -95,9 +99,9 @@ class Enrollments:
         if not signer_reachable:
             raise Unavailable(
                 Reason.DEPENDENCY_UNAVAILABLE,
-                "The CA broker cannot be reached; the token stays as it is.",
+                "The certificate authority cannot be asked now; the token stays as it is.",
                 layer=Layer.CA,
-                remedy="Check ca-broker.",
+                remedy="Check ca-broker, and step-ca behind it.",
                 metadata={"dependency": CA_BROKER},
             )
         return await self._order(tx, token, grant, csr, redemption_id)
@@ -238,6 +242,15 @@ def _replaced() -> TokenRefused:
         "This enrollment token was replaced by a newer one.",
         layer=Layer.TOKEN,
         remedy="Use the newest URL, or ask the other operator for a new one (`mosaic federation grant token`).",
+    )
+
+
+def _tried_too_often() -> TokenRefused:
+    return TokenRefused(
+        Reason.ENROLLMENT_TOKEN_VOIDED,
+        f"This enrollment token has been tried {MAX_ATTEMPTS} times without a certificate.",
+        layer=Layer.TOKEN,
+        remedy="Find out why the certificate authority does not sign; then ask for a new one (`mosaic federation grant token`).",
     )
 
 

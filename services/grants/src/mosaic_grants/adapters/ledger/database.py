@@ -9,7 +9,8 @@ from uuid import UUID
 
 import asyncpg
 from mosaic_common.audit import SignedHead
-from mosaic_common.errors import ConfigurationError, Layer, Reason, Unavailable
+from mosaic_common.db.sqlstates import AUDIT_CHAIN_NOT_OPEN, AUDIT_NOT_CONTINUOUS
+from mosaic_common.errors import ConfigurationError, InvalidInput, Layer, Reason, Unavailable
 
 from mosaic_grants.adapters.audit_log import AuditLog
 from mosaic_grants.adapters.ledger.statements import Row
@@ -28,7 +29,10 @@ _NO_SCHEMA: Final = (
     asyncpg.InvalidSchemaNameError,
     asyncpg.InsufficientPrivilegeError,
 )
-_NO_ANSWER: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+_NO_ANSWER: Final = (asyncpg.InterfaceError, OSError, TimeoutError)
+# Connection, rollback, resources and operator intervention: it may answer the next time. Any other class is a defect of ours, and
+# must not look like an outage.
+_PASSING: Final = ("08", "25P03", "40", "53", "55", "57", AUDIT_NOT_CONTINUOUS, AUDIT_CHAIN_NOT_OPEN)
 
 
 class PostgresLedger:
@@ -54,6 +58,7 @@ class PostgresLedger:
                 command_timeout=COMMAND_SECONDS,
                 record_class=Row,
                 init=_use_own_types,
+                max_queries=0x7FFFFFFF,
                 # A transaction leaves nothing behind in a session, and a reset is a round trip per call.
                 reset=_leave_as_it_is,
                 max_inactive_connection_lifetime=0,
@@ -79,8 +84,8 @@ class PostgresLedger:
         """
         async with self._connected() as connection:
             begun = connection.transaction()
-            await begun.start()
             try:
+                await begun.start()
                 tx = LedgerTransaction(connection, await connection.fetchval("SELECT now()"))
                 yield tx
                 if not tx.audit_rows:
@@ -126,6 +131,7 @@ class PostgresLedger:
         return await asyncio.to_thread(missing_at, self._url)
 
     async def _commit(self, begun: Any) -> None:
+        """The one place where what was done becomes so: whatever is tried before and after it is tried here."""
         await begun.commit()
 
     @asynccontextmanager
@@ -133,9 +139,20 @@ class PostgresLedger:
         try:
             async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
                 yield connection
-        except asyncpg.IntegrityConstraintViolationError:
-            raise  # a constraint has said no to a rule that the domain should have refused: a bug, reported as such
+        except asyncpg.CharacterNotInRepertoireError as error:
+            raise InvalidInput(
+                Reason.REQUEST_INVALID, "A text holds a character that no text here can have.", layer=Layer.REQUEST
+            ) from error
+        except asyncpg.PostgresError as error:
+            if not (error.sqlstate or "08").startswith(_PASSING):
+                raise
+            raise _unavailable() from error
         except _NO_ANSWER as error:
+            # Giving a connection back to a database that says nothing fails too, and must not take a cancellation's place.
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise asyncio.CancelledError from error
+            if isinstance(error, ValueError):
+                raise  # the driver cannot encode a value: a defect of ours, not an outage
             raise _unavailable() from error
 
 
@@ -144,7 +161,7 @@ async def _roll_back(begun: Any, connection: Any) -> None:
         return
     try:
         await begun.rollback()
-    except _NO_ANSWER:
+    except (asyncpg.PostgresError, *_NO_ANSWER):
         connection.terminate()  # in an unknown state, it must not be given to anybody else
 
 

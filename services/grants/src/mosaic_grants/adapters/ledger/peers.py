@@ -37,6 +37,8 @@ class Peers:
         Raises:
             Conflict: NAME_TAKEN, more than one peer bears the name.
         """
+        if not peer.isprintable():
+            return None  # PostgreSQL cannot hold a NUL, and nobody is called so
         rows = await self._sql.all(
             f"""{PEERS} WHERE (p.id = :id OR p.name = :name) AND (CAST(:direction AS text) IS NULL OR p.direction = :direction)
                 ORDER BY p.id = :id DESC, p.state = 'revoked', p.created_at DESC LIMIT 2""",

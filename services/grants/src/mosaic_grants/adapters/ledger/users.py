@@ -13,6 +13,8 @@ class Users:
 
     async def find(self, user: str) -> User | None:
         """Find by UUID or email."""
+        if not user.isprintable():
+            return None  # PostgreSQL cannot hold a NUL, and nobody is called so
         row = await self._sql.first(
             "SELECT id, email, active FROM public.users WHERE id = :id OR email = :email ORDER BY id = :id DESC LIMIT 1",
             id=find_uuid(user),

@@ -36,10 +36,6 @@ class Grant:
     target: str
     role: str
 
-    @property
-    def concerns_application(self) -> bool:
-        return _ON_APPLICATION.search(self.statement) is not None
-
 
 def read_statements() -> tuple[str, ...]:
     """Every statement of privileges.sql, one per line, in order."""
