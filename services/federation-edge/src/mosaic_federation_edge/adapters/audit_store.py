@@ -6,10 +6,11 @@ from typing import Final
 import asyncpg
 from mosaic_common.audit import Chain, SealedRow
 from mosaic_common.db.audit_rows import rows_json
+from mosaic_common.db.pool import database_unavailable
 from mosaic_common.db.sqlstates import AUDIT_CHAIN_NOT_OPEN, AUDIT_NOT_CONTINUOUS, AUDIT_ROW_NOT_PERMITTED
 
 from mosaic_federation_edge.adapters.audit_writer import ChainLost, RowsRefused
-from mosaic_federation_edge.adapters.database import Database, database_unavailable
+from mosaic_federation_edge.adapters.database import Database
 
 _APPEND: Final = "SELECT federation.append_audit($1, $2, $3, $4::json)"
 # Data exceptions and violated constraints (PostgreSQL, appendix A): no repetition makes these rows acceptable.

@@ -9,8 +9,9 @@ from uuid import UUID
 
 import asyncpg
 from mosaic_common.audit import SignedHead
+from mosaic_common.db.pool import NO_SCHEMA, Pool, database_unavailable
 from mosaic_common.db.sqlstates import AUDIT_CHAIN_NOT_OPEN, AUDIT_NOT_CONTINUOUS
-from mosaic_common.errors import ConfigurationError, InvalidInput, Layer, Reason, Unavailable
+from mosaic_common.errors import InvalidInput, Layer, Reason
 
 from mosaic_grants.adapters.audit_log import AuditLog
 from mosaic_grants.adapters.ledger.statements import Row
@@ -18,61 +19,29 @@ from mosaic_grants.adapters.ledger.transaction import LedgerTransaction
 from mosaic_grants.adapters.upgrade import Missing, missing_at
 
 CONNECTIONS: Final = 16
-CONNECT_SECONDS: Final = 3.0
-# Above the role's own statement_timeout: only a server that says nothing at all meets this one.
 COMMAND_SECONDS: Final = 10.0
-ACQUIRE_SECONDS: Final = 3.0
 
-# Undefined function, undefined schema, no privilege on it (PostgreSQL, appendix A).
-_NO_SCHEMA: Final = (
-    asyncpg.UndefinedFunctionError,
-    asyncpg.InvalidSchemaNameError,
-    asyncpg.InsufficientPrivilegeError,
-)
-_NO_ANSWER: Final = (asyncpg.InterfaceError, OSError, TimeoutError)
 # Connection, rollback, resources and operator intervention: it may answer the next time. Any other class is a defect of ours, and
 # must not look like an outage.
 _PASSING: Final = ("08", "25P03", "40", "53", "55", "57", AUDIT_NOT_CONTINUOUS, AUDIT_CHAIN_NOT_OPEN)
 
 
 class PostgresLedger:
-    """Adapter of ports.Ledger. Nothing is connected before the first statement: a process starts while its database is down."""
+    """Adapter of ports.Ledger."""
 
     def __init__(self, database_url: str, audit: AuditLog) -> None:
         self._url: Final = database_url
         self._audit: Final = audit
-        self._pool: Any = None
-
-    async def open(self) -> None:
-        """Make the pool; connects to nothing.
-
-        Raises:
-            ConfigurationError: the URL is none that the driver can use.
-        """
-        try:
-            self._pool = await asyncpg.create_pool(
-                self._url,
-                min_size=0,
-                max_size=CONNECTIONS,
-                timeout=CONNECT_SECONDS,
-                command_timeout=COMMAND_SECONDS,
-                record_class=Row,
-                init=_use_own_types,
-                max_queries=0x7FFFFFFF,
-                # A transaction leaves nothing behind in a session, and a reset is a round trip per call.
-                reset=_leave_as_it_is,
-                max_inactive_connection_lifetime=0,
-                server_settings={"application_name": "grants"},
-            )
-        except asyncpg.InterfaceError as error:
-            raise ConfigurationError(f"DATABASE_URL cannot be used: {error}.") from None
-
-    async def close(self) -> None:
-        try:
-            async with asyncio.timeout(ACQUIRE_SECONDS):
-                await self._pool.close()
-        except TimeoutError:
-            self._pool.terminate()
+        self._pool: Final = Pool(
+            database_url,
+            application="grants",
+            connections=CONNECTIONS,
+            command_seconds=COMMAND_SECONDS,
+            record_class=Row,
+            prepare=_use_own_types,
+        )
+        self.open: Final = self._pool.open
+        self.close: Final = self._pool.close
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[LedgerTransaction]:
@@ -113,7 +82,9 @@ class PostgresLedger:
         async with self._connected() as connection:
             try:
                 return str(await connection.fetchval("SELECT federation.schema_version()"))
-            except _NO_SCHEMA:
+            except asyncpg.PostgresError as error:
+                if error.sqlstate not in NO_SCHEMA:
+                    raise
                 return None
 
     async def open_chain(self, writer: str) -> SignedHead:
@@ -137,7 +108,7 @@ class PostgresLedger:
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Any]:
         try:
-            async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            async with self._pool.connection() as connection:
                 yield connection
         except asyncpg.CharacterNotInRepertoireError as error:
             raise InvalidInput(
@@ -146,14 +117,7 @@ class PostgresLedger:
         except asyncpg.PostgresError as error:
             if not (error.sqlstate or "08").startswith(_PASSING):
                 raise
-            raise _unavailable() from error
-        except _NO_ANSWER as error:
-            # Giving a connection back to a database that says nothing fails too, and must not take a cancellation's place.
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                raise asyncio.CancelledError from error
-            if isinstance(error, ValueError):
-                raise  # the driver cannot encode a value: a defect of ours, not an outage
-            raise _unavailable() from error
+            raise database_unavailable() from error
 
 
 async def _roll_back(begun: Any, connection: Any) -> None:
@@ -161,7 +125,7 @@ async def _roll_back(begun: Any, connection: Any) -> None:
         return
     try:
         await begun.rollback()
-    except (asyncpg.PostgresError, *_NO_ANSWER):
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
         connection.terminate()  # in an unknown state, it must not be given to anybody else
 
 
@@ -177,17 +141,3 @@ def _uuid_bytes(value: object) -> bytes:
 
 def _uuid_of(data: bytes) -> UUID:
     return UUID(bytes=bytes(data))
-
-
-async def _leave_as_it_is(_connection: Any) -> None:
-    """In place of DISCARD and its like."""
-
-
-def _unavailable() -> Unavailable:
-    return Unavailable(
-        Reason.DEPENDENCY_UNAVAILABLE,
-        "The database does not answer.",
-        layer=Layer.DEPENDENCY,
-        remedy="Check PostgreSQL and DATABASE_URL.",
-        metadata={"dependency": "postgres"},
-    )
