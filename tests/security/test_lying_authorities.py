@@ -101,8 +101,11 @@ class LyingBroker(Liar):
     async def GetRevocationList(self, request: pb.GetRevocationListRequest, call: Call) -> pb.GetRevocationListResponse:
         return pb.GetRevocationListResponse()
 
+    async def ping(self) -> None:
+        """Says that the authority is well, too."""
+
     def application(self) -> Application:
-        pki, health = IdentityFolder(self._gateway.pki / CA_BROKER), Health({})
+        pki, health = IdentityFolder(self._gateway.pki / CA_BROKER), Health({"step-ca": self.ping})
         listener = GrpcListener(
             Listener.INTERNAL,
             self._gateway.addresses[CA_BROKER, "internal"],
