@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmosaic/audit/v1/audit.proto\x12\x0fmosaic.audit.v1\"r\n\tAuditHead\x12\x10\n\x08\x63hain_id\x18\x01 \x01(\x0c\x12\x14\n\x0c\x63hain_number\x18\x02 \x01(\x03\x12\x0b\n\x03seq\x18\x03 \x01(\x03\x12\x0c\n\x04hash\x18\x04 \x01(\x0c\x12\x0f\n\x07time_us\x18\x05 \x01(\x03\x12\x11\n\tsignature\x18\x06 \x01(\x0c\"s\n\x0eGrantAuditHead\x12\x10\n\x08grant_id\x18\x01 \x01(\t\x12\x10\n\x08\x63hain_id\x18\x02 \x01(\x0c\x12\x0b\n\x03seq\x18\x03 \x01(\x03\x12\x0c\n\x04hash\x18\x04 \x01(\x0c\x12\x0f\n\x07time_us\x18\x05 \x01(\x03\x12\x11\n\tsignature\x18\x06 \x01(\x0c\"\x12\n\x10OpenChainRequest\"d\n\x11OpenChainResponse\x12\x10\n\x08\x63hain_id\x18\x01 \x01(\x0c\x12\x14\n\x0c\x63hain_number\x18\x02 \x01(\x03\x12\x14\n\x0copening_hash\x18\x03 \x01(\x0c\x12\x11\n\tsignature\x18\x04 \x01(\x0c\x32g\n\x11\x41uditChainService\x12R\n\tOpenChain\x12!.mosaic.audit.v1.OpenChainRequest\x1a\".mosaic.audit.v1.OpenChainResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmosaic/audit/v1/audit.proto\x12\x0fmosaic.audit.v1\"r\n\tAuditHead\x12\x10\n\x08\x63hain_id\x18\x01 \x01(\x0c\x12\x14\n\x0c\x63hain_number\x18\x02 \x01(\x03\x12\x0b\n\x03seq\x18\x03 \x01(\x03\x12\x0c\n\x04hash\x18\x04 \x01(\x0c\x12\x0f\n\x07time_us\x18\x05 \x01(\x03\x12\x11\n\tsignature\x18\x06 \x01(\x0c\"\x87\x01\n\rAuditMonthEnd\x12\x10\n\x08\x63hain_id\x18\x01 \x01(\x0c\x12\x14\n\x0c\x63hain_number\x18\x02 \x01(\x03\x12\x0b\n\x03seq\x18\x03 \x01(\x03\x12\x0c\n\x04hash\x18\x04 \x01(\x0c\x12\x0f\n\x07\x65nds_us\x18\x05 \x01(\x03\x12\x0f\n\x07time_us\x18\x06 \x01(\x03\x12\x11\n\tsignature\x18\x07 \x01(\x0c\"b\n\x0eGrantAuditHead\x12\x10\n\x08grant_id\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x01(\x03\x12\x0c\n\x04hash\x18\x03 \x01(\x0c\x12\x0f\n\x07time_us\x18\x04 \x01(\x03\x12\x11\n\tsignature\x18\x05 \x01(\x0c\"\x12\n\x10OpenChainRequest\"d\n\x11OpenChainResponse\x12\x10\n\x08\x63hain_id\x18\x01 \x01(\x0c\x12\x14\n\x0c\x63hain_number\x18\x02 \x01(\x03\x12\x14\n\x0copening_hash\x18\x03 \x01(\x0c\x12\x11\n\tsignature\x18\x04 \x01(\x0c\"\xe6\x04\n\x08\x41uditRow\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07time_us\x18\x02 \x01(\x03\x12\r\n\x05\x65vent\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x16\n\x0esource_address\x18\x05 \x01(\t\x12\x14\n\x07peer_id\x18\x06 \x01(\tH\x00\x88\x01\x01\x12\x15\n\x08grant_id\x18\x07 \x01(\tH\x01\x88\x01\x01\x12\x1c\n\x0fsubject_user_id\x18\x08 \x01(\tH\x02\x88\x01\x01\x12\x15\n\x08token_id\x18\t \x01(\x0cH\x03\x88\x01\x01\x12\x11\n\x04verb\x18\n \x01(\tH\x04\x88\x01\x01\x12\x10\n\x08resource\x18\x0b \x01(\t\x12\x0f\n\x07outcome\x18\x0c \x01(\t\x12\x19\n\x0c\x64\x65nied_layer\x18\r \x01(\tH\x05\x88\x01\x01\x12\x1a\n\rdenied_reason\x18\x0e \x01(\tH\x06\x88\x01\x01\x12\x13\n\x0bstatus_code\x18\x0f \x01(\x05\x12\x14\n\x0cresult_count\x18\x10 \x01(\x03\x12\x11\n\tbytes_out\x18\x11 \x01(\x03\x12\x17\n\nquery_hash\x18\x12 \x01(\x0cH\x07\x88\x01\x01\x12\x12\n\nlatency_us\x18\x13 \x01(\x03\x12\x10\n\x08repeated\x18\x14 \x01(\x03\x12\x10\n\x08\x63hain_id\x18\x15 \x01(\x0c\x12\x0b\n\x03seq\x18\x16 \x01(\x03\x12\x11\n\tprev_hash\x18\x17 \x01(\x0c\x12\x0c\n\x04hash\x18\x18 \x01(\x0c\x42\n\n\x08_peer_idB\x0b\n\t_grant_idB\x12\n\x10_subject_user_idB\x0b\n\t_token_idB\x07\n\x05_verbB\x0f\n\r_denied_layerB\x10\n\x0e_denied_reasonB\r\n\x0b_query_hash\"\x8d\x02\n\x14ListAuditRowsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04peer\x18\x03 \x01(\t\x12\x10\n\x08grant_id\x18\x04 \x01(\t\x12\x0c\n\x04user\x18\x05 \x01(\t\x12\r\n\x05\x65vent\x18\x06 \x01(\t\x12\x0f\n\x07outcome\x18\x07 \x01(\t\x12\x15\n\rdenied_reason\x18\x08 \x01(\t\x12\x12\n\nrequest_id\x18\t \x01(\t\x12\r\n\x05\x61\x63tor\x18\n \x01(\t\x12\x15\n\x08since_us\x18\x0b \x01(\x03H\x00\x88\x01\x01\x12\x15\n\x08until_us\x18\x0c \x01(\x03H\x01\x88\x01\x01\x42\x0b\n\t_since_usB\x0b\n\t_until_us\"Y\n\x15ListAuditRowsResponse\x12\'\n\x04rows\x18\x01 \x03(\x0b\x32\x19.mosaic.audit.v1.AuditRow\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x12GetAuditRowRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\">\n\x13GetAuditRowResponse\x12\'\n\x04rows\x18\x01 \x03(\x0b\x32\x19.mosaic.audit.v1.AuditRow\"\x8a\x01\n\x11\x41uditChainOpening\x12\x10\n\x08\x63hain_id\x18\x01 \x01(\x0c\x12\x14\n\x0c\x63hain_number\x18\x02 \x01(\x03\x12\x0e\n\x06writer\x18\x03 \x01(\t\x12\x14\n\x0copened_at_us\x18\x04 \x01(\x03\x12\x14\n\x0copening_hash\x18\x05 \x01(\x0c\x12\x11\n\tsignature\x18\x06 \x01(\x0c\"\x7f\n\x11ReceivedGrantHead\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x12\n\nconnection\x18\x02 \x01(\t\x12\x16\n\x0ereceived_at_us\x18\x03 \x01(\x03\x12-\n\x04head\x18\x04 \x01(\x0b\x32\x1f.mosaic.audit.v1.GrantAuditHead\";\n\x12\x45xportAuditRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\xce\x02\n\x0c\x45xportRecord\x12\x35\n\x07opening\x18\x01 \x01(\x0b\x32\".mosaic.audit.v1.AuditChainOpeningH\x00\x12(\n\x03row\x18\x02 \x01(\x0b\x32\x19.mosaic.audit.v1.AuditRowH\x00\x12*\n\x04head\x18\x03 \x01(\x0b\x32\x1a.mosaic.audit.v1.AuditHeadH\x00\x12\x35\n\ngrant_head\x18\x04 \x01(\x0b\x32\x1f.mosaic.audit.v1.GrantAuditHeadH\x00\x12;\n\rreceived_head\x18\x05 \x01(\x0b\x32\".mosaic.audit.v1.ReceivedGrantHeadH\x00\x12\x33\n\tmonth_end\x18\x06 \x01(\x0b\x32\x1e.mosaic.audit.v1.AuditMonthEndH\x00\x42\x08\n\x06record\"\x7f\n\x13\x45xportAuditResponse\x12.\n\x07records\x18\x01 \x03(\x0b\x32\x1d.mosaic.audit.v1.ExportRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05total\x18\x03 \x01(\x03\x12\x10\n\x08\x62\x65gun_us\x18\x04 \x01(\x03\x32g\n\x11\x41uditChainService\x12R\n\tOpenChain\x12!.mosaic.audit.v1.OpenChainRequest\x1a\".mosaic.audit.v1.OpenChainResponse2\xa2\x02\n\x0c\x41uditService\x12^\n\rListAuditRows\x12%.mosaic.audit.v1.ListAuditRowsRequest\x1a&.mosaic.audit.v1.ListAuditRowsResponse\x12X\n\x0bGetAuditRow\x12#.mosaic.audit.v1.GetAuditRowRequest\x1a$.mosaic.audit.v1.GetAuditRowResponse\x12X\n\x0b\x45xportAudit\x12#.mosaic.audit.v1.ExportAuditRequest\x1a$.mosaic.audit.v1.ExportAuditResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,12 +33,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_AUDITHEAD']._serialized_start=48
   _globals['_AUDITHEAD']._serialized_end=162
-  _globals['_GRANTAUDITHEAD']._serialized_start=164
-  _globals['_GRANTAUDITHEAD']._serialized_end=279
-  _globals['_OPENCHAINREQUEST']._serialized_start=281
-  _globals['_OPENCHAINREQUEST']._serialized_end=299
-  _globals['_OPENCHAINRESPONSE']._serialized_start=301
-  _globals['_OPENCHAINRESPONSE']._serialized_end=401
-  _globals['_AUDITCHAINSERVICE']._serialized_start=403
-  _globals['_AUDITCHAINSERVICE']._serialized_end=506
+  _globals['_AUDITMONTHEND']._serialized_start=165
+  _globals['_AUDITMONTHEND']._serialized_end=300
+  _globals['_GRANTAUDITHEAD']._serialized_start=302
+  _globals['_GRANTAUDITHEAD']._serialized_end=400
+  _globals['_OPENCHAINREQUEST']._serialized_start=402
+  _globals['_OPENCHAINREQUEST']._serialized_end=420
+  _globals['_OPENCHAINRESPONSE']._serialized_start=422
+  _globals['_OPENCHAINRESPONSE']._serialized_end=522
+  _globals['_AUDITROW']._serialized_start=525
+  _globals['_AUDITROW']._serialized_end=1139
+  _globals['_LISTAUDITROWSREQUEST']._serialized_start=1142
+  _globals['_LISTAUDITROWSREQUEST']._serialized_end=1411
+  _globals['_LISTAUDITROWSRESPONSE']._serialized_start=1413
+  _globals['_LISTAUDITROWSRESPONSE']._serialized_end=1502
+  _globals['_GETAUDITROWREQUEST']._serialized_start=1504
+  _globals['_GETAUDITROWREQUEST']._serialized_end=1544
+  _globals['_GETAUDITROWRESPONSE']._serialized_start=1546
+  _globals['_GETAUDITROWRESPONSE']._serialized_end=1608
+  _globals['_AUDITCHAINOPENING']._serialized_start=1611
+  _globals['_AUDITCHAINOPENING']._serialized_end=1749
+  _globals['_RECEIVEDGRANTHEAD']._serialized_start=1751
+  _globals['_RECEIVEDGRANTHEAD']._serialized_end=1878
+  _globals['_EXPORTAUDITREQUEST']._serialized_start=1880
+  _globals['_EXPORTAUDITREQUEST']._serialized_end=1939
+  _globals['_EXPORTRECORD']._serialized_start=1942
+  _globals['_EXPORTRECORD']._serialized_end=2276
+  _globals['_EXPORTAUDITRESPONSE']._serialized_start=2278
+  _globals['_EXPORTAUDITRESPONSE']._serialized_end=2405
+  _globals['_AUDITCHAINSERVICE']._serialized_start=2407
+  _globals['_AUDITCHAINSERVICE']._serialized_end=2510
+  _globals['_AUDITSERVICE']._serialized_start=2513
+  _globals['_AUDITSERVICE']._serialized_end=2803
 # @@protoc_insertion_point(module_scope)

@@ -3,8 +3,10 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -57,36 +59,78 @@ class AuditHead(_message.Message):
 Global___AuditHead: _TypeAlias = AuditHead  # noqa: Y015
 
 @_typing.final
+class AuditMonthEnd(_message.Message):
+    """Where a chain stood when a month had ended; the rows up to it may have been dropped since."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHAIN_ID_FIELD_NUMBER: _builtins.int
+    CHAIN_NUMBER_FIELD_NUMBER: _builtins.int
+    SEQ_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    ENDS_US_FIELD_NUMBER: _builtins.int
+    TIME_US_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    chain_id: _builtins.bytes
+    chain_number: _builtins.int
+    seq: _builtins.int
+    hash: _builtins.bytes
+    """SHA-256 of the chain's last row in that month, 32 bytes."""
+    ends_us: _builtins.int
+    """The first microsecond after the month."""
+    time_us: _builtins.int
+    signature: _builtins.bytes
+    """Ed25519 by the gateway's audit key."""
+    def __init__(
+        self,
+        *,
+        chain_id: _builtins.bytes = ...,
+        chain_number: _builtins.int = ...,
+        seq: _builtins.int = ...,
+        hash: _builtins.bytes = ...,
+        ends_us: _builtins.int = ...,
+        time_us: _builtins.int = ...,
+        signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_id", b"chain_id", "chain_number", b"chain_number", "ends_us", b"ends_us", "hash", b"hash", "seq", b"seq", "signature", b"signature", "time_us", b"time_us"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditMonthEnd: _TypeAlias = AuditMonthEnd  # noqa: Y015
+
+@_typing.final
 class GrantAuditHead(_message.Message):
-    """What a peer is told of the audit of its own grant: rewriting one side's history shows at the other."""
+    """What a peer is told of the audit of its own grant: rewriting one side's history shows at the other. It counts that grant's rows only."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     GRANT_ID_FIELD_NUMBER: _builtins.int
-    CHAIN_ID_FIELD_NUMBER: _builtins.int
-    SEQ_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
     HASH_FIELD_NUMBER: _builtins.int
     TIME_US_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
     grant_id: _builtins.str
-    chain_id: _builtins.bytes
-    seq: _builtins.int
+    rows: _builtins.int
+    """How many rows of this grant were countersigned so far."""
     hash: _builtins.bytes
+    """Over those rows, 32 bytes: mosaic_common.audit says how."""
     time_us: _builtins.int
     signature: _builtins.bytes
+    """Ed25519 by the gateway's audit key."""
     def __init__(
         self,
         *,
         grant_id: _builtins.str = ...,
-        chain_id: _builtins.bytes = ...,
-        seq: _builtins.int = ...,
+        rows: _builtins.int = ...,
         hash: _builtins.bytes = ...,
         time_us: _builtins.int = ...,
         signature: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_id", b"chain_id", "grant_id", b"grant_id", "hash", b"hash", "seq", b"seq", "signature", b"signature", "time_us", b"time_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant_id", b"grant_id", "hash", b"hash", "rows", b"rows", "signature", b"signature", "time_us", b"time_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -136,3 +180,426 @@ class OpenChainResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OpenChainResponse: _TypeAlias = OpenChainResponse  # noqa: Y015
+
+@_typing.final
+class AuditRow(_message.Message):
+    """One row of federation_audit_log, whole; mosaic_common.audit says what each column holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TIME_US_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    SOURCE_ADDRESS_FIELD_NUMBER: _builtins.int
+    PEER_ID_FIELD_NUMBER: _builtins.int
+    GRANT_ID_FIELD_NUMBER: _builtins.int
+    SUBJECT_USER_ID_FIELD_NUMBER: _builtins.int
+    TOKEN_ID_FIELD_NUMBER: _builtins.int
+    VERB_FIELD_NUMBER: _builtins.int
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    DENIED_LAYER_FIELD_NUMBER: _builtins.int
+    DENIED_REASON_FIELD_NUMBER: _builtins.int
+    STATUS_CODE_FIELD_NUMBER: _builtins.int
+    RESULT_COUNT_FIELD_NUMBER: _builtins.int
+    BYTES_OUT_FIELD_NUMBER: _builtins.int
+    QUERY_HASH_FIELD_NUMBER: _builtins.int
+    LATENCY_US_FIELD_NUMBER: _builtins.int
+    REPEATED_FIELD_NUMBER: _builtins.int
+    CHAIN_ID_FIELD_NUMBER: _builtins.int
+    SEQ_FIELD_NUMBER: _builtins.int
+    PREV_HASH_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    time_us: _builtins.int
+    event: _builtins.str
+    actor: _builtins.str
+    source_address: _builtins.str
+    peer_id: _builtins.str
+    grant_id: _builtins.str
+    subject_user_id: _builtins.str
+    token_id: _builtins.bytes
+    """SHA-256 of the enrollment token's public key, 32 bytes."""
+    verb: _builtins.str
+    resource: _builtins.str
+    outcome: _builtins.str
+    """allowed, denied or error."""
+    denied_layer: _builtins.str
+    denied_reason: _builtins.str
+    status_code: _builtins.int
+    result_count: _builtins.int
+    bytes_out: _builtins.int
+    query_hash: _builtins.bytes
+    """HMAC-SHA-256, 32 bytes; never the query."""
+    latency_us: _builtins.int
+    repeated: _builtins.int
+    chain_id: _builtins.bytes
+    seq: _builtins.int
+    prev_hash: _builtins.bytes
+    hash: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        time_us: _builtins.int = ...,
+        event: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        source_address: _builtins.str = ...,
+        peer_id: _builtins.str | None = ...,
+        grant_id: _builtins.str | None = ...,
+        subject_user_id: _builtins.str | None = ...,
+        token_id: _builtins.bytes | None = ...,
+        verb: _builtins.str | None = ...,
+        resource: _builtins.str = ...,
+        outcome: _builtins.str = ...,
+        denied_layer: _builtins.str | None = ...,
+        denied_reason: _builtins.str | None = ...,
+        status_code: _builtins.int = ...,
+        result_count: _builtins.int = ...,
+        bytes_out: _builtins.int = ...,
+        query_hash: _builtins.bytes | None = ...,
+        latency_us: _builtins.int = ...,
+        repeated: _builtins.int = ...,
+        chain_id: _builtins.bytes = ...,
+        seq: _builtins.int = ...,
+        prev_hash: _builtins.bytes = ...,
+        hash: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_denied_layer", b"_denied_layer", "_denied_reason", b"_denied_reason", "_grant_id", b"_grant_id", "_peer_id", b"_peer_id", "_query_hash", b"_query_hash", "_subject_user_id", b"_subject_user_id", "_token_id", b"_token_id", "_verb", b"_verb", "denied_layer", b"denied_layer", "denied_reason", b"denied_reason", "grant_id", b"grant_id", "peer_id", b"peer_id", "query_hash", b"query_hash", "subject_user_id", b"subject_user_id", "token_id", b"token_id", "verb", b"verb"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_denied_layer", b"_denied_layer", "_denied_reason", b"_denied_reason", "_grant_id", b"_grant_id", "_peer_id", b"_peer_id", "_query_hash", b"_query_hash", "_subject_user_id", b"_subject_user_id", "_token_id", b"_token_id", "_verb", b"_verb", "actor", b"actor", "bytes_out", b"bytes_out", "chain_id", b"chain_id", "denied_layer", b"denied_layer", "denied_reason", b"denied_reason", "event", b"event", "grant_id", b"grant_id", "hash", b"hash", "latency_us", b"latency_us", "outcome", b"outcome", "peer_id", b"peer_id", "prev_hash", b"prev_hash", "query_hash", b"query_hash", "repeated", b"repeated", "request_id", b"request_id", "resource", b"resource", "result_count", b"result_count", "seq", b"seq", "source_address", b"source_address", "status_code", b"status_code", "subject_user_id", b"subject_user_id", "time_us", b"time_us", "token_id", b"token_id", "verb", b"verb"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__denied_layer: _TypeAlias = _typing.Literal["denied_layer"]  # noqa: Y015
+    _WhichOneofArgType__denied_layer: _TypeAlias = _typing.Literal["_denied_layer", b"_denied_layer"]  # noqa: Y015
+    _WhichOneofReturnType__denied_reason: _TypeAlias = _typing.Literal["denied_reason"]  # noqa: Y015
+    _WhichOneofArgType__denied_reason: _TypeAlias = _typing.Literal["_denied_reason", b"_denied_reason"]  # noqa: Y015
+    _WhichOneofReturnType__grant_id: _TypeAlias = _typing.Literal["grant_id"]  # noqa: Y015
+    _WhichOneofArgType__grant_id: _TypeAlias = _typing.Literal["_grant_id", b"_grant_id"]  # noqa: Y015
+    _WhichOneofReturnType__peer_id: _TypeAlias = _typing.Literal["peer_id"]  # noqa: Y015
+    _WhichOneofArgType__peer_id: _TypeAlias = _typing.Literal["_peer_id", b"_peer_id"]  # noqa: Y015
+    _WhichOneofReturnType__query_hash: _TypeAlias = _typing.Literal["query_hash"]  # noqa: Y015
+    _WhichOneofArgType__query_hash: _TypeAlias = _typing.Literal["_query_hash", b"_query_hash"]  # noqa: Y015
+    _WhichOneofReturnType__subject_user_id: _TypeAlias = _typing.Literal["subject_user_id"]  # noqa: Y015
+    _WhichOneofArgType__subject_user_id: _TypeAlias = _typing.Literal["_subject_user_id", b"_subject_user_id"]  # noqa: Y015
+    _WhichOneofReturnType__token_id: _TypeAlias = _typing.Literal["token_id"]  # noqa: Y015
+    _WhichOneofArgType__token_id: _TypeAlias = _typing.Literal["_token_id", b"_token_id"]  # noqa: Y015
+    _WhichOneofReturnType__verb: _TypeAlias = _typing.Literal["verb"]  # noqa: Y015
+    _WhichOneofArgType__verb: _TypeAlias = _typing.Literal["_verb", b"_verb"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__denied_layer) -> _WhichOneofReturnType__denied_layer | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__denied_reason) -> _WhichOneofReturnType__denied_reason | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__grant_id) -> _WhichOneofReturnType__grant_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__peer_id) -> _WhichOneofReturnType__peer_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__query_hash) -> _WhichOneofReturnType__query_hash | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__subject_user_id) -> _WhichOneofReturnType__subject_user_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__token_id) -> _WhichOneofReturnType__token_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__verb) -> _WhichOneofReturnType__verb | None: ...
+
+Global___AuditRow: _TypeAlias = AuditRow  # noqa: Y015
+
+@_typing.final
+class ListAuditRowsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    PEER_FIELD_NUMBER: _builtins.int
+    GRANT_ID_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    DENIED_REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    SINCE_US_FIELD_NUMBER: _builtins.int
+    UNTIL_US_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """0 means 50, over 500 means 500."""
+    page_token: _builtins.str
+    peer: _builtins.str
+    """Id or name."""
+    grant_id: _builtins.str
+    user: _builtins.str
+    """UUID or email of the subject user."""
+    event: _builtins.str
+    """Such as "read", or "enrollment." for all that begin so."""
+    outcome: _builtins.str
+    denied_reason: _builtins.str
+    request_id: _builtins.str
+    actor: _builtins.str
+    since_us: _builtins.int
+    """From this moment on."""
+    until_us: _builtins.int
+    """Before this moment."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        peer: _builtins.str = ...,
+        grant_id: _builtins.str = ...,
+        user: _builtins.str = ...,
+        event: _builtins.str = ...,
+        outcome: _builtins.str = ...,
+        denied_reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        since_us: _builtins.int | None = ...,
+        until_us: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_since_us", b"_since_us", "_until_us", b"_until_us", "since_us", b"since_us", "until_us", b"until_us"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_since_us", b"_since_us", "_until_us", b"_until_us", "actor", b"actor", "denied_reason", b"denied_reason", "event", b"event", "grant_id", b"grant_id", "outcome", b"outcome", "page_size", b"page_size", "page_token", b"page_token", "peer", b"peer", "request_id", b"request_id", "since_us", b"since_us", "until_us", b"until_us", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__since_us: _TypeAlias = _typing.Literal["since_us"]  # noqa: Y015
+    _WhichOneofArgType__since_us: _TypeAlias = _typing.Literal["_since_us", b"_since_us"]  # noqa: Y015
+    _WhichOneofReturnType__until_us: _TypeAlias = _typing.Literal["until_us"]  # noqa: Y015
+    _WhichOneofArgType__until_us: _TypeAlias = _typing.Literal["_until_us", b"_until_us"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__since_us) -> _WhichOneofReturnType__since_us | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__until_us) -> _WhichOneofReturnType__until_us | None: ...
+
+Global___ListAuditRowsRequest: _TypeAlias = ListAuditRowsRequest  # noqa: Y015
+
+@_typing.final
+class ListAuditRowsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditRow]:
+        """Newest first."""
+
+    def __init__(
+        self,
+        *,
+        rows: _abc.Iterable[Global___AuditRow] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAuditRowsResponse: _TypeAlias = ListAuditRowsResponse  # noqa: Y015
+
+@_typing.final
+class GetAuditRowRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAuditRowRequest: _TypeAlias = GetAuditRowRequest  # noqa: Y015
+
+@_typing.final
+class GetAuditRowResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditRow]:
+        """Every row of the request: a counted refusal and a deed may share an id. Oldest first."""
+
+    def __init__(
+        self,
+        *,
+        rows: _abc.Iterable[Global___AuditRow] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAuditRowResponse: _TypeAlias = GetAuditRowResponse  # noqa: Y015
+
+@_typing.final
+class AuditChainOpening(_message.Message):
+    """The beginning of one writer's chain, countersigned."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHAIN_ID_FIELD_NUMBER: _builtins.int
+    CHAIN_NUMBER_FIELD_NUMBER: _builtins.int
+    WRITER_FIELD_NUMBER: _builtins.int
+    OPENED_AT_US_FIELD_NUMBER: _builtins.int
+    OPENING_HASH_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    chain_id: _builtins.bytes
+    chain_number: _builtins.int
+    writer: _builtins.str
+    """grants, edge-inbound or edge-outbound."""
+    opened_at_us: _builtins.int
+    opening_hash: _builtins.bytes
+    signature: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        chain_id: _builtins.bytes = ...,
+        chain_number: _builtins.int = ...,
+        writer: _builtins.str = ...,
+        opened_at_us: _builtins.int = ...,
+        opening_hash: _builtins.bytes = ...,
+        signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_id", b"chain_id", "chain_number", b"chain_number", "opened_at_us", b"opened_at_us", "opening_hash", b"opening_hash", "signature", b"signature", "writer", b"writer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditChainOpening: _TypeAlias = AuditChainOpening  # noqa: Y015
+
+@_typing.final
+class ReceivedGrantHead(_message.Message):
+    """What another gateway told us of its own audit of our connection's grant."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PEER_ID_FIELD_NUMBER: _builtins.int
+    CONNECTION_FIELD_NUMBER: _builtins.int
+    RECEIVED_AT_US_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
+    peer_id: _builtins.str
+    connection: _builtins.str
+    received_at_us: _builtins.int
+    @_builtins.property
+    def head(self) -> Global___GrantAuditHead: ...
+    def __init__(
+        self,
+        *,
+        peer_id: _builtins.str = ...,
+        connection: _builtins.str = ...,
+        received_at_us: _builtins.int = ...,
+        head: Global___GrantAuditHead | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["head", b"head"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "head", b"head", "peer_id", b"peer_id", "received_at_us", b"received_at_us"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReceivedGrantHead: _TypeAlias = ReceivedGrantHead  # noqa: Y015
+
+@_typing.final
+class ExportAuditRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """0 means 1000, at most 1000."""
+    page_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportAuditRequest: _TypeAlias = ExportAuditRequest  # noqa: Y015
+
+@_typing.final
+class ExportRecord(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPENING_FIELD_NUMBER: _builtins.int
+    ROW_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
+    GRANT_HEAD_FIELD_NUMBER: _builtins.int
+    RECEIVED_HEAD_FIELD_NUMBER: _builtins.int
+    MONTH_END_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def opening(self) -> Global___AuditChainOpening: ...
+    @_builtins.property
+    def row(self) -> Global___AuditRow: ...
+    @_builtins.property
+    def head(self) -> Global___AuditHead: ...
+    @_builtins.property
+    def grant_head(self) -> Global___GrantAuditHead: ...
+    @_builtins.property
+    def received_head(self) -> Global___ReceivedGrantHead: ...
+    @_builtins.property
+    def month_end(self) -> Global___AuditMonthEnd: ...
+    def __init__(
+        self,
+        *,
+        opening: Global___AuditChainOpening | None = ...,
+        row: Global___AuditRow | None = ...,
+        head: Global___AuditHead | None = ...,
+        grant_head: Global___GrantAuditHead | None = ...,
+        received_head: Global___ReceivedGrantHead | None = ...,
+        month_end: Global___AuditMonthEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["grant_head", b"grant_head", "head", b"head", "month_end", b"month_end", "opening", b"opening", "received_head", b"received_head", "record", b"record", "row", b"row"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant_head", b"grant_head", "head", b"head", "month_end", b"month_end", "opening", b"opening", "received_head", b"received_head", "record", b"record", "row", b"row"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_record: _TypeAlias = _typing.Literal["opening", "row", "head", "grant_head", "received_head", "month_end"]  # noqa: Y015
+    _WhichOneofArgType_record: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_record) -> _WhichOneofReturnType_record | None: ...
+
+Global___ExportRecord: _TypeAlias = ExportRecord  # noqa: Y015
+
+@_typing.final
+class ExportAuditResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    BEGUN_US_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    total: _builtins.int
+    """Rows in all, as far as known; for a progress bar."""
+    begun_us: _builtins.int
+    """When the export began, by the clock that dates heads: what was countersigned well before is in it."""
+    @_builtins.property
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExportRecord]:
+        """All that `audit verify` needs: heads of grants; chain by chain, in the order of their numbers, its opening and then its rows by seq, each
+        followed by what was countersigned there; heads received from other gateways.
+        """
+
+    def __init__(
+        self,
+        *,
+        records: _abc.Iterable[Global___ExportRecord] | None = ...,
+        next_page_token: _builtins.str = ...,
+        total: _builtins.int = ...,
+        begun_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begun_us", b"begun_us", "next_page_token", b"next_page_token", "records", b"records", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportAuditResponse: _TypeAlias = ExportAuditResponse  # noqa: Y015

@@ -99,3 +99,167 @@ class AuditChainService:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class AuditServiceStub:
+    """The record, for this gateway's operators.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ListAuditRows = channel.unary_unary(
+                '/mosaic.audit.v1.AuditService/ListAuditRows',
+                request_serializer=mosaic_dot_audit_dot_v1_dot_audit__pb2.ListAuditRowsRequest.SerializeToString,
+                response_deserializer=mosaic_dot_audit_dot_v1_dot_audit__pb2.ListAuditRowsResponse.FromString,
+                _registered_method=True)
+        self.GetAuditRow = channel.unary_unary(
+                '/mosaic.audit.v1.AuditService/GetAuditRow',
+                request_serializer=mosaic_dot_audit_dot_v1_dot_audit__pb2.GetAuditRowRequest.SerializeToString,
+                response_deserializer=mosaic_dot_audit_dot_v1_dot_audit__pb2.GetAuditRowResponse.FromString,
+                _registered_method=True)
+        self.ExportAudit = channel.unary_unary(
+                '/mosaic.audit.v1.AuditService/ExportAudit',
+                request_serializer=mosaic_dot_audit_dot_v1_dot_audit__pb2.ExportAuditRequest.SerializeToString,
+                response_deserializer=mosaic_dot_audit_dot_v1_dot_audit__pb2.ExportAuditResponse.FromString,
+                _registered_method=True)
+
+
+class AuditServiceServicer:
+    """The record, for this gateway's operators.
+    """
+
+    def ListAuditRows(self, request, context):
+        """Rows, newest first. Callers: operators with the role admin or read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAuditRow(self, request, context):
+        """What is recorded of one request. Callers: operators with the role admin or read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportAudit(self, request, context):
+        """Everything that a verification needs, page by page. Callers: operators with the role admin or read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_AuditServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ListAuditRows': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAuditRows,
+                    request_deserializer=mosaic_dot_audit_dot_v1_dot_audit__pb2.ListAuditRowsRequest.FromString,
+                    response_serializer=mosaic_dot_audit_dot_v1_dot_audit__pb2.ListAuditRowsResponse.SerializeToString,
+            ),
+            'GetAuditRow': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAuditRow,
+                    request_deserializer=mosaic_dot_audit_dot_v1_dot_audit__pb2.GetAuditRowRequest.FromString,
+                    response_serializer=mosaic_dot_audit_dot_v1_dot_audit__pb2.GetAuditRowResponse.SerializeToString,
+            ),
+            'ExportAudit': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportAudit,
+                    request_deserializer=mosaic_dot_audit_dot_v1_dot_audit__pb2.ExportAuditRequest.FromString,
+                    response_serializer=mosaic_dot_audit_dot_v1_dot_audit__pb2.ExportAuditResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'mosaic.audit.v1.AuditService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('mosaic.audit.v1.AuditService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class AuditService:
+    """The record, for this gateway's operators.
+    """
+
+    @staticmethod
+    def ListAuditRows(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mosaic.audit.v1.AuditService/ListAuditRows',
+            mosaic_dot_audit_dot_v1_dot_audit__pb2.ListAuditRowsRequest.SerializeToString,
+            mosaic_dot_audit_dot_v1_dot_audit__pb2.ListAuditRowsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAuditRow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mosaic.audit.v1.AuditService/GetAuditRow',
+            mosaic_dot_audit_dot_v1_dot_audit__pb2.GetAuditRowRequest.SerializeToString,
+            mosaic_dot_audit_dot_v1_dot_audit__pb2.GetAuditRowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportAudit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mosaic.audit.v1.AuditService/ExportAudit',
+            mosaic_dot_audit_dot_v1_dot_audit__pb2.ExportAuditRequest.SerializeToString,
+            mosaic_dot_audit_dot_v1_dot_audit__pb2.ExportAuditResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

@@ -56,3 +56,58 @@ class AuditChainServiceServicer(metaclass=_abc_1.ABCMeta):
         """Opens a chain for the calling process. Callers: edge-inbound, edge-outbound."""
 
 def add_AuditChainServiceServicer_to_server(servicer: AuditChainServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class AuditServiceStub:
+    """The record, for this gateway's operators."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> AuditServiceAsyncStub: ...
+    ListAuditRows: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ListAuditRowsRequest, _audit_pb2.ListAuditRowsResponse]
+    """Rows, newest first. Callers: operators with the role admin or read."""
+    GetAuditRow: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetAuditRowRequest, _audit_pb2.GetAuditRowResponse]
+    """What is recorded of one request. Callers: operators with the role admin or read."""
+    ExportAudit: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ExportAuditRequest, _audit_pb2.ExportAuditResponse]
+    """Everything that a verification needs, page by page. Callers: operators with the role admin or read."""
+
+@_typing.type_check_only
+class AuditServiceAsyncStub(AuditServiceStub):
+    """The record, for this gateway's operators."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    ListAuditRows: _aio.UnaryUnaryMultiCallable[_audit_pb2.ListAuditRowsRequest, _audit_pb2.ListAuditRowsResponse]  # type: ignore[assignment]
+    """Rows, newest first. Callers: operators with the role admin or read."""
+    GetAuditRow: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetAuditRowRequest, _audit_pb2.GetAuditRowResponse]  # type: ignore[assignment]
+    """What is recorded of one request. Callers: operators with the role admin or read."""
+    ExportAudit: _aio.UnaryUnaryMultiCallable[_audit_pb2.ExportAuditRequest, _audit_pb2.ExportAuditResponse]  # type: ignore[assignment]
+    """Everything that a verification needs, page by page. Callers: operators with the role admin or read."""
+
+class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
+    """The record, for this gateway's operators."""
+
+    @_abc_1.abstractmethod
+    def ListAuditRows(
+        self,
+        request: _audit_pb2.ListAuditRowsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.ListAuditRowsResponse, _abc.Awaitable[_audit_pb2.ListAuditRowsResponse]]:
+        """Rows, newest first. Callers: operators with the role admin or read."""
+
+    @_abc_1.abstractmethod
+    def GetAuditRow(
+        self,
+        request: _audit_pb2.GetAuditRowRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.GetAuditRowResponse, _abc.Awaitable[_audit_pb2.GetAuditRowResponse]]:
+        """What is recorded of one request. Callers: operators with the role admin or read."""
+
+    @_abc_1.abstractmethod
+    def ExportAudit(
+        self,
+        request: _audit_pb2.ExportAuditRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.ExportAuditResponse, _abc.Awaitable[_audit_pb2.ExportAuditResponse]]:
+        """Everything that a verification needs, page by page. Callers: operators with the role admin or read."""
+
+def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

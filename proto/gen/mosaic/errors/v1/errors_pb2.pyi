@@ -82,6 +82,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_INTERNAL: _Reason.ValueType  # 57
     REASON_SEALING_KEY_NOT_READABLE: _Reason.ValueType  # 58
     REASON_REVOCATION_LIST_REFUSED: _Reason.ValueType  # 59
+    REASON_ROW_NOT_VISIBLE: _Reason.ValueType  # 60
+    """Of the audit log only, where the answer says RESOURCE_NOT_FOUND: the row is not there or not the subject's to see."""
+    REASON_ROW_OUT_OF_SCOPE: _Reason.ValueType  # 61
+    """Of the audit log only: the subject sees the row, the grant does not show it."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call was refused. google.rpc.ErrorInfo.reason holds the name without its prefix, ErrorInfo.domain is
@@ -148,6 +152,10 @@ REASON_CALL_CANCELLED: Reason.ValueType  # 56
 REASON_INTERNAL: Reason.ValueType  # 57
 REASON_SEALING_KEY_NOT_READABLE: Reason.ValueType  # 58
 REASON_REVOCATION_LIST_REFUSED: Reason.ValueType  # 59
+REASON_ROW_NOT_VISIBLE: Reason.ValueType  # 60
+"""Of the audit log only, where the answer says RESOURCE_NOT_FOUND: the row is not there or not the subject's to see."""
+REASON_ROW_OUT_OF_SCOPE: Reason.ValueType  # 61
+"""Of the audit log only: the subject sees the row, the grant does not show it."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 class _Layer:

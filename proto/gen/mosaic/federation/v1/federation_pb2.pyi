@@ -183,12 +183,16 @@ class SearchResourcesRequest(_message.Message):
     EMBEDDING_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     query: _builtins.str
+    """Words as for a web search: "quoted phrases", -excluded, or; at most 512 characters. Empty when only an embedding is given."""
     page_size: _builtins.int
+    """Hits of all resources together; 0 means 50, over 500 means 500, negative is refused. There is one page."""
     @_builtins.property
-    def resources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def resources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is named twice counts once."""
+
     @_builtins.property
     def embedding(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Memory only; the dimension of the registry, finite."""
+        """Memory only; the dimension of the registry, finite, not all zero. With a query, both count."""
 
     def __init__(
         self,
@@ -215,7 +219,9 @@ class SearchHit(_message.Message):
     SNIPPET_FIELD_NUMBER: _builtins.int
     DISTANCE_FIELD_NUMBER: _builtins.int
     rank: _builtins.float
+    """Higher is better; comparable within one resource of one answer."""
     snippet: _builtins.str
+    """Words around the matches, each match between ** and **; empty when only an embedding was given."""
     distance: _builtins.float
     """Cosine distance, when an embedding was given."""
     @_builtins.property
@@ -247,9 +253,12 @@ class SearchResourcesResponse(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     AUDIT_HEAD_FIELD_NUMBER: _builtins.int
     truncated: _builtins.bool
+    """More matched than is answered: the page, the cap or the size of an answer ends it here."""
     source: _builtins.str
     @_builtins.property
-    def hits(self) -> _containers.RepeatedCompositeFieldContainer[Global___SearchHit]: ...
+    def hits(self) -> _containers.RepeatedCompositeFieldContainer[Global___SearchHit]:
+        """The best of each resource, in the order of the resources asked, then the second of each, and so on."""
+
     @_builtins.property
     def audit_head(self) -> _audit_pb2.GrantAuditHead: ...
     def __init__(

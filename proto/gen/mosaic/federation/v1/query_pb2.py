@@ -26,21 +26,25 @@ from mosaic.federation.v1 import federation_pb2 as mosaic_dot_federation_dot_v1_
 from mosaic.federation.v1 import resources_pb2 as mosaic_dot_federation_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n mosaic/federation/v1/query.proto\x12\x14mosaic.federation.v1\x1a%mosaic/federation/v1/federation.proto\x1a$mosaic/federation/v1/resources.proto\"\xb0\x01\n\x0cQueryRequest\x12(\n\x04verb\x18\x01 \x01(\x0e\x32\x1a.mosaic.federation.v1.Verb\x12\x11\n\tresources\x18\x02 \x03(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\n\n\x02id\x18\x05 \x01(\t\x12\r\n\x05query\x18\x06 \x01(\t\x12\x11\n\tembedding\x18\x07 \x03(\x02\x12\x12\n\npage_token\x18\x08 \x01(\t\"\xcd\x01\n\x0cSourceResult\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x32\n\x06status\x18\x02 \x01(\x0e\x32\".mosaic.federation.v1.SourceStatus\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x12\n\nlatency_us\x18\x05 \x01(\x03\x12\x11\n\trow_count\x18\x06 \x01(\x05\x12\x13\n\x06\x61ge_us\x18\x07 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\ttruncated\x18\x08 \x01(\x08\x42\t\n\x07_age_us\"\x9c\x01\n\rQueryResponse\x12,\n\x04rows\x18\x01 \x03(\x0b\x32\x1e.mosaic.federation.v1.Resource\x12\x0f\n\x07partial\x18\x02 \x01(\x08\x12\x33\n\x07sources\x18\x03 \x03(\x0b\x32\".mosaic.federation.v1.SourceResult\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t*\xf0\x01\n\x0cSourceStatus\x12\x1d\n\x19SOURCE_STATUS_UNSPECIFIED\x10\x00\x12\x14\n\x10SOURCE_STATUS_OK\x10\x01\x12\x18\n\x14SOURCE_STATUS_DENIED\x10\x02\x12\x19\n\x15SOURCE_STATUS_TIMEOUT\x10\x03\x12\x1d\n\x19SOURCE_STATUS_UNAVAILABLE\x10\x04\x12\x1e\n\x1aSOURCE_STATUS_RATE_LIMITED\x10\x05\x12\x1e\n\x1aSOURCE_STATUS_BREAKER_OPEN\x10\x06\x12\x17\n\x13SOURCE_STATUS_STALE\x10\x07\x32`\n\x0cQueryService\x12P\n\x05Query\x12\".mosaic.federation.v1.QueryRequest\x1a#.mosaic.federation.v1.QueryResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n mosaic/federation/v1/query.proto\x12\x14mosaic.federation.v1\x1a%mosaic/federation/v1/federation.proto\x1a$mosaic/federation/v1/resources.proto\"\xb0\x01\n\x0cQueryRequest\x12(\n\x04verb\x18\x01 \x01(\x0e\x32\x1a.mosaic.federation.v1.Verb\x12\x11\n\tresources\x18\x02 \x03(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\n\n\x02id\x18\x05 \x01(\t\x12\r\n\x05query\x18\x06 \x01(\t\x12\x11\n\tembedding\x18\x07 \x03(\x02\x12\x12\n\npage_token\x18\x08 \x01(\t\"\x92\x02\n\x0cSourceResult\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x32\n\x06status\x18\x02 \x01(\x0e\x32\".mosaic.federation.v1.SourceStatus\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x12\n\nlatency_us\x18\x05 \x01(\x03\x12\x11\n\trow_count\x18\x06 \x01(\x05\x12\x13\n\x06\x61ge_us\x18\x07 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\ttruncated\x18\x08 \x01(\x08\x12\x43\n\x0c\x63\x61pabilities\x18\t \x01(\x0b\x32-.mosaic.federation.v1.GetCapabilitiesResponseB\t\n\x07_age_us\"\xcb\x01\n\rQueryResponse\x12,\n\x04rows\x18\x01 \x03(\x0b\x32\x1e.mosaic.federation.v1.Resource\x12\x0f\n\x07partial\x18\x02 \x01(\x08\x12\x33\n\x07sources\x18\x03 \x03(\x0b\x32\".mosaic.federation.v1.SourceResult\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t\x12-\n\x04hits\x18\x05 \x03(\x0b\x32\x1f.mosaic.federation.v1.SearchHit\"\x14\n\x12ListSourcesRequest\"&\n\x13ListSourcesResponse\x12\x0f\n\x07sources\x18\x01 \x03(\t*\xf0\x01\n\x0cSourceStatus\x12\x1d\n\x19SOURCE_STATUS_UNSPECIFIED\x10\x00\x12\x14\n\x10SOURCE_STATUS_OK\x10\x01\x12\x18\n\x14SOURCE_STATUS_DENIED\x10\x02\x12\x19\n\x15SOURCE_STATUS_TIMEOUT\x10\x03\x12\x1d\n\x19SOURCE_STATUS_UNAVAILABLE\x10\x04\x12\x1e\n\x1aSOURCE_STATUS_RATE_LIMITED\x10\x05\x12\x1e\n\x1aSOURCE_STATUS_BREAKER_OPEN\x10\x06\x12\x17\n\x13SOURCE_STATUS_STALE\x10\x07\x32\xc4\x01\n\x0cQueryService\x12P\n\x05Query\x12\".mosaic.federation.v1.QueryRequest\x1a#.mosaic.federation.v1.QueryResponse\x12\x62\n\x0bListSources\x12(.mosaic.federation.v1.ListSourcesRequest\x1a).mosaic.federation.v1.ListSourcesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mosaic.federation.v1.query_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SOURCESTATUS']._serialized_start=682
-  _globals['_SOURCESTATUS']._serialized_end=922
+  _globals['_SOURCESTATUS']._serialized_start=860
+  _globals['_SOURCESTATUS']._serialized_end=1100
   _globals['_QUERYREQUEST']._serialized_start=136
   _globals['_QUERYREQUEST']._serialized_end=312
   _globals['_SOURCERESULT']._serialized_start=315
-  _globals['_SOURCERESULT']._serialized_end=520
-  _globals['_QUERYRESPONSE']._serialized_start=523
-  _globals['_QUERYRESPONSE']._serialized_end=679
-  _globals['_QUERYSERVICE']._serialized_start=924
-  _globals['_QUERYSERVICE']._serialized_end=1020
+  _globals['_SOURCERESULT']._serialized_end=589
+  _globals['_QUERYRESPONSE']._serialized_start=592
+  _globals['_QUERYRESPONSE']._serialized_end=795
+  _globals['_LISTSOURCESREQUEST']._serialized_start=797
+  _globals['_LISTSOURCESREQUEST']._serialized_end=817
+  _globals['_LISTSOURCESRESPONSE']._serialized_start=819
+  _globals['_LISTSOURCESRESPONSE']._serialized_end=857
+  _globals['_QUERYSERVICE']._serialized_start=1103
+  _globals['_QUERYSERVICE']._serialized_end=1299
 # @@protoc_insertion_point(module_scope)

@@ -64,7 +64,7 @@ class QueryRequest(_message.Message):
     source: _builtins.str
     """`local`, `federated:<connection>` or `all`."""
     page_size: _builtins.int
-    """Rows per source; 0 means 50, over 500 means 500, negative is refused."""
+    """Rows per source, hits per source; 0 means 50, over 500 means 500, negative is refused."""
     id: _builtins.str
     """Get."""
     query: _builtins.str
@@ -73,7 +73,7 @@ class QueryRequest(_message.Message):
     """From the previous answer; one opaque token for all sources."""
     @_builtins.property
     def resources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """One for list and get, one or more for search."""
+        """One for list and get, one or more for search, none for capabilities."""
 
     @_builtins.property
     def embedding(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
@@ -109,6 +109,7 @@ class SourceResult(_message.Message):
     ROW_COUNT_FIELD_NUMBER: _builtins.int
     AGE_US_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
     source: _builtins.str
     status: Global___SourceStatus.ValueType
     reason: _builtins.str
@@ -120,6 +121,10 @@ class SourceResult(_message.Message):
     age_us: _builtins.int
     """Age of the rows when the status is STALE."""
     truncated: _builtins.bool
+    @_builtins.property
+    def capabilities(self) -> _federation_pb2.GetCapabilitiesResponse:
+        """Of a query for capabilities: what the source lets the caller ask. Absent unless the status is OK."""
+
     def __init__(
         self,
         *,
@@ -131,10 +136,11 @@ class SourceResult(_message.Message):
         row_count: _builtins.int = ...,
         age_us: _builtins.int | None = ...,
         truncated: _builtins.bool = ...,
+        capabilities: _federation_pb2.GetCapabilitiesResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_age_us", b"_age_us", "age_us", b"age_us"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_age_us", b"_age_us", "age_us", b"age_us", "capabilities", b"capabilities"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_age_us", b"_age_us", "age_us", b"age_us", "latency_us", b"latency_us", "message", b"message", "reason", b"reason", "row_count", b"row_count", "source", b"source", "status", b"status", "truncated", b"truncated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_age_us", b"_age_us", "age_us", b"age_us", "capabilities", b"capabilities", "latency_us", b"latency_us", "message", b"message", "reason", b"reason", "row_count", b"row_count", "source", b"source", "status", b"status", "truncated", b"truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__age_us: _TypeAlias = _typing.Literal["age_us"]  # noqa: Y015
     _WhichOneofArgType__age_us: _TypeAlias = _typing.Literal["_age_us", b"_age_us"]  # noqa: Y015
@@ -150,15 +156,20 @@ class QueryResponse(_message.Message):
     PARTIAL_FIELD_NUMBER: _builtins.int
     SOURCES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    HITS_FIELD_NUMBER: _builtins.int
     partial: _builtins.bool
     """At least one source is missing."""
     next_page_token: _builtins.str
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[_resources_pb2.Resource]:
-        """Newest first, stable; search by position."""
+        """Newest first, stable. Empty for a search."""
 
     @_builtins.property
     def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___SourceResult]: ...
+    @_builtins.property
+    def hits(self) -> _containers.RepeatedCompositeFieldContainer[_federation_pb2.SearchHit]:
+        """Of a search, by position: every source's first, then every source's second. What a peer says of its ranks is passed on, not used."""
+
     def __init__(
         self,
         *,
@@ -166,11 +177,49 @@ class QueryResponse(_message.Message):
         partial: _builtins.bool = ...,
         sources: _abc.Iterable[Global___SourceResult] | None = ...,
         next_page_token: _builtins.str = ...,
+        hits: _abc.Iterable[_federation_pb2.SearchHit] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "partial", b"partial", "rows", b"rows", "sources", b"sources"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hits", b"hits", "next_page_token", b"next_page_token", "partial", b"partial", "rows", b"rows", "sources", b"sources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___QueryResponse: _TypeAlias = QueryResponse  # noqa: Y015
+
+@_typing.final
+class ListSourcesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSourcesRequest: _TypeAlias = ListSourcesRequest  # noqa: Y015
+
+@_typing.final
+class ListSourcesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """`local`, then `federated:<connection>` by name."""
+
+    def __init__(
+        self,
+        *,
+        sources: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sources", b"sources"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSourcesResponse: _TypeAlias = ListSourcesResponse  # noqa: Y015

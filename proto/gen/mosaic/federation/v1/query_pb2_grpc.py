@@ -40,6 +40,11 @@ class QueryServiceStub:
                 request_serializer=mosaic_dot_federation_dot_v1_dot_query__pb2.QueryRequest.SerializeToString,
                 response_deserializer=mosaic_dot_federation_dot_v1_dot_query__pb2.QueryResponse.FromString,
                 _registered_method=True)
+        self.ListSources = channel.unary_unary(
+                '/mosaic.federation.v1.QueryService/ListSources',
+                request_serializer=mosaic_dot_federation_dot_v1_dot_query__pb2.ListSourcesRequest.SerializeToString,
+                response_deserializer=mosaic_dot_federation_dot_v1_dot_query__pb2.ListSourcesResponse.FromString,
+                _registered_method=True)
 
 
 class QueryServiceServicer:
@@ -53,6 +58,13 @@ class QueryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListSources(self, request, context):
+        """What the caller can name as a source. Callers: users with the role query.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_QueryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +72,11 @@ def add_QueryServiceServicer_to_server(servicer, server):
                     servicer.Query,
                     request_deserializer=mosaic_dot_federation_dot_v1_dot_query__pb2.QueryRequest.FromString,
                     response_serializer=mosaic_dot_federation_dot_v1_dot_query__pb2.QueryResponse.SerializeToString,
+            ),
+            'ListSources': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSources,
+                    request_deserializer=mosaic_dot_federation_dot_v1_dot_query__pb2.ListSourcesRequest.FromString,
+                    response_serializer=mosaic_dot_federation_dot_v1_dot_query__pb2.ListSourcesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +107,33 @@ class QueryService:
             '/mosaic.federation.v1.QueryService/Query',
             mosaic_dot_federation_dot_v1_dot_query__pb2.QueryRequest.SerializeToString,
             mosaic_dot_federation_dot_v1_dot_query__pb2.QueryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSources(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mosaic.federation.v1.QueryService/ListSources',
+            mosaic_dot_federation_dot_v1_dot_query__pb2.ListSourcesRequest.SerializeToString,
+            mosaic_dot_federation_dot_v1_dot_query__pb2.ListSourcesResponse.FromString,
             options,
             channel_credentials,
             insecure,

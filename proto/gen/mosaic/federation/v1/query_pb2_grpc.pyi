@@ -35,6 +35,8 @@ class QueryServiceStub:
     def __new__(cls, channel: _aio.Channel) -> QueryServiceAsyncStub: ...
     Query: _grpc.UnaryUnaryMultiCallable[_query_pb2.QueryRequest, _query_pb2.QueryResponse]
     """Asks every chosen source in parallel and merges. Callers: users with the role query."""
+    ListSources: _grpc.UnaryUnaryMultiCallable[_query_pb2.ListSourcesRequest, _query_pb2.ListSourcesResponse]
+    """What the caller can name as a source. Callers: users with the role query."""
 
 @_typing.type_check_only
 class QueryServiceAsyncStub(QueryServiceStub):
@@ -43,6 +45,8 @@ class QueryServiceAsyncStub(QueryServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Query: _aio.UnaryUnaryMultiCallable[_query_pb2.QueryRequest, _query_pb2.QueryResponse]  # type: ignore[assignment]
     """Asks every chosen source in parallel and merges. Callers: users with the role query."""
+    ListSources: _aio.UnaryUnaryMultiCallable[_query_pb2.ListSourcesRequest, _query_pb2.ListSourcesResponse]  # type: ignore[assignment]
+    """What the caller can name as a source. Callers: users with the role query."""
 
 class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
     """What a gateway offers to its own users: their rows here and, through their connections, elsewhere."""
@@ -54,5 +58,13 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_query_pb2.QueryResponse, _abc.Awaitable[_query_pb2.QueryResponse]]:
         """Asks every chosen source in parallel and merges. Callers: users with the role query."""
+
+    @_abc_1.abstractmethod
+    def ListSources(
+        self,
+        request: _query_pb2.ListSourcesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_query_pb2.ListSourcesResponse, _abc.Awaitable[_query_pb2.ListSourcesResponse]]:
+        """What the caller can name as a source. Callers: users with the role query."""
 
 def add_QueryServiceServicer_to_server(servicer: QueryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -7,6 +7,8 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from mosaic.errors.v1 import errors_pb2 as _errors_pb2
 from mosaic.grants.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
@@ -28,6 +30,7 @@ class CreateGrantRequest(_message.Message):
     SCOPE_JSON_FIELD_NUMBER: _builtins.int
     EXPIRES_IN_SECONDS_FIELD_NUMBER: _builtins.int
     APPROVE_SENSITIVE_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
     user: _builtins.str
     """UUID or email of a user of this gateway."""
     peer: _builtins.str
@@ -37,6 +40,10 @@ class CreateGrantRequest(_message.Message):
     """Absent: no end."""
     approve_sensitive: _builtins.bool
     """The operator approves sensitive resources in this scope."""
+    @_builtins.property
+    def limit(self) -> _types_pb2.RateLimit:
+        """Absent: the gateway's own limit."""
+
     def __init__(
         self,
         *,
@@ -45,14 +52,20 @@ class CreateGrantRequest(_message.Message):
         scope_json: _builtins.str = ...,
         expires_in_seconds: _builtins.int | None = ...,
         approve_sensitive: _builtins.bool = ...,
+        limit: _types_pb2.RateLimit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_expires_in_seconds", b"_expires_in_seconds", "expires_in_seconds", b"expires_in_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expires_in_seconds", b"_expires_in_seconds", "_limit", b"_limit", "expires_in_seconds", b"expires_in_seconds", "limit", b"limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires_in_seconds", b"_expires_in_seconds", "approve_sensitive", b"approve_sensitive", "expires_in_seconds", b"expires_in_seconds", "peer", b"peer", "scope_json", b"scope_json", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires_in_seconds", b"_expires_in_seconds", "_limit", b"_limit", "approve_sensitive", b"approve_sensitive", "expires_in_seconds", b"expires_in_seconds", "limit", b"limit", "peer", b"peer", "scope_json", b"scope_json", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expires_in_seconds: _TypeAlias = _typing.Literal["expires_in_seconds"]  # noqa: Y015
     _WhichOneofArgType__expires_in_seconds: _TypeAlias = _typing.Literal["_expires_in_seconds", b"_expires_in_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__expires_in_seconds) -> _WhichOneofReturnType__expires_in_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
 
 Global___CreateGrantRequest: _TypeAlias = CreateGrantRequest  # noqa: Y015
 
@@ -305,6 +318,307 @@ class DeleteGrantResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteGrantResponse: _TypeAlias = DeleteGrantResponse  # noqa: Y015
+
+@_typing.final
+class LimitGrantRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    @_builtins.property
+    def limit(self) -> _types_pb2.RateLimit:
+        """Absent: back to the gateway's own limit."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        limit: _types_pb2.RateLimit | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "limit", b"limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "id", b"id", "limit", b"limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+
+Global___LimitGrantRequest: _TypeAlias = LimitGrantRequest  # noqa: Y015
+
+@_typing.final
+class LimitGrantResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def grant(self) -> _types_pb2.Grant: ...
+    def __init__(
+        self,
+        *,
+        grant: _types_pb2.Grant | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["grant", b"grant"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant", b"grant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LimitGrantResponse: _TypeAlias = LimitGrantResponse  # noqa: Y015
+
+@_typing.final
+class ExplainGrantRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    VERB_FIELD_NUMBER: _builtins.int
+    RESOURCES_FIELD_NUMBER: _builtins.int
+    ROW_ID_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    SUBJECT_USER_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    verb: _builtins.str
+    """list, get, search or capabilities."""
+    row_id: _builtins.str
+    """Get."""
+    fingerprint: _builtins.bytes
+    """SHA-256 of the certificate that would be presented; empty: the newest one of the grant that is accepted."""
+    subject_user_id: _builtins.str
+    """What the certificate says of its subject; empty: what the grant says."""
+    page_size: _builtins.int
+    @_builtins.property
+    def resources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """One for list and get, one or more for search, none for capabilities."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        verb: _builtins.str = ...,
+        resources: _abc.Iterable[_builtins.str] | None = ...,
+        row_id: _builtins.str = ...,
+        fingerprint: _builtins.bytes = ...,
+        subject_user_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "id", b"id", "page_size", b"page_size", "resources", b"resources", "row_id", b"row_id", "subject_user_id", b"subject_user_id", "verb", b"verb"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainGrantRequest: _TypeAlias = ExplainGrantRequest  # noqa: Y015
+
+@_typing.final
+class ExplainedLayer(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Verdict:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ExplainedLayer._Verdict.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        VERDICT_UNSPECIFIED: ExplainedLayer._Verdict.ValueType  # 0
+        VERDICT_PASSED: ExplainedLayer._Verdict.ValueType  # 1
+        VERDICT_REFUSED: ExplainedLayer._Verdict.ValueType  # 2
+        VERDICT_NOT_REACHED: ExplainedLayer._Verdict.ValueType  # 3
+        """An earlier layer refuses."""
+        VERDICT_REPORTED: ExplainedLayer._Verdict.ValueType  # 4
+        """Reported, not decided."""
+
+    class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper): ...
+    VERDICT_UNSPECIFIED: ExplainedLayer.Verdict.ValueType  # 0
+    VERDICT_PASSED: ExplainedLayer.Verdict.ValueType  # 1
+    VERDICT_REFUSED: ExplainedLayer.Verdict.ValueType  # 2
+    VERDICT_NOT_REACHED: ExplainedLayer.Verdict.ValueType  # 3
+    """An earlier layer refuses."""
+    VERDICT_REPORTED: ExplainedLayer.Verdict.ValueType  # 4
+    """Reported, not decided."""
+
+    LAYER_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    SENTENCE_FIELD_NUMBER: _builtins.int
+    layer: _builtins.str
+    """certificate, grant, peer, subject, scope, request, row, cap or rate."""
+    verdict: Global___ExplainedLayer.Verdict.ValueType
+    sentence: _builtins.str
+    """One sentence: what was looked at, and what was found."""
+    def __init__(
+        self,
+        *,
+        layer: _builtins.str = ...,
+        verdict: Global___ExplainedLayer.Verdict.ValueType = ...,
+        sentence: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["layer", b"layer", "sentence", b"sentence", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainedLayer: _TypeAlias = ExplainedLayer  # noqa: Y015
+
+@_typing.final
+class ExplainGrantResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALLOWED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    LAYER_FIELD_NUMBER: _builtins.int
+    LAYERS_FIELD_NUMBER: _builtins.int
+    REMEDY_FIELD_NUMBER: _builtins.int
+    allowed: _builtins.bool
+    reason: _errors_pb2.Reason.ValueType
+    """Unspecified when allowed."""
+    layer: _builtins.str
+    """Which layer refuses; empty when allowed."""
+    remedy: _builtins.str
+    """What an operator can do about a refusal."""
+    @_builtins.property
+    def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainedLayer]:
+        """In the order in which they are passed."""
+
+    def __init__(
+        self,
+        *,
+        allowed: _builtins.bool = ...,
+        reason: _errors_pb2.Reason.ValueType = ...,
+        layer: _builtins.str = ...,
+        layers: _abc.Iterable[Global___ExplainedLayer] | None = ...,
+        remedy: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "layer", b"layer", "layers", b"layers", "reason", b"reason", "remedy", b"remedy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainGrantResponse: _TypeAlias = ExplainGrantResponse  # noqa: Y015
+
+@_typing.final
+class PreviewGrantRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    SCOPE_JSON_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    AGAINST_SCOPE_JSON_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Either a grant, or a scope and a user."""
+    scope_json: _builtins.str
+    user: _builtins.str
+    """UUID or email."""
+    against_scope_json: _builtins.str
+    """Compare with this scope."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        scope_json: _builtins.str = ...,
+        user: _builtins.str = ...,
+        against_scope_json: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["against_scope_json", b"against_scope_json", "id", b"id", "scope_json", b"scope_json", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewGrantRequest: _TypeAlias = PreviewGrantRequest  # noqa: Y015
+
+@_typing.final
+class ResourcePreview(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    VISIBLE_FIELD_NUMBER: _builtins.int
+    PER_QUERY_FIELD_NUMBER: _builtins.int
+    VISIBLE_AGAINST_FIELD_NUMBER: _builtins.int
+    PER_QUERY_AGAINST_FIELD_NUMBER: _builtins.int
+    GAINED_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    resource: _builtins.str
+    visible: _builtins.int
+    """Rows that the subject sees through the scope; absent when they could not be counted in time."""
+    per_query: _builtins.int
+    """min(visible, max_rows_per_query): what one query gives at most."""
+    visible_against: _builtins.int
+    """With the other scope."""
+    per_query_against: _builtins.int
+    gained: _builtins.int
+    """Rows that only the other scope shows, and rows that only this one shows."""
+    lost: _builtins.int
+    def __init__(
+        self,
+        *,
+        resource: _builtins.str = ...,
+        visible: _builtins.int | None = ...,
+        per_query: _builtins.int | None = ...,
+        visible_against: _builtins.int | None = ...,
+        per_query_against: _builtins.int | None = ...,
+        gained: _builtins.int | None = ...,
+        lost: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_gained", b"_gained", "_lost", b"_lost", "_per_query", b"_per_query", "_per_query_against", b"_per_query_against", "_visible", b"_visible", "_visible_against", b"_visible_against", "gained", b"gained", "lost", b"lost", "per_query", b"per_query", "per_query_against", b"per_query_against", "visible", b"visible", "visible_against", b"visible_against"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gained", b"_gained", "_lost", b"_lost", "_per_query", b"_per_query", "_per_query_against", b"_per_query_against", "_visible", b"_visible", "_visible_against", b"_visible_against", "gained", b"gained", "lost", b"lost", "per_query", b"per_query", "per_query_against", b"per_query_against", "resource", b"resource", "visible", b"visible", "visible_against", b"visible_against"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__gained: _TypeAlias = _typing.Literal["gained"]  # noqa: Y015
+    _WhichOneofArgType__gained: _TypeAlias = _typing.Literal["_gained", b"_gained"]  # noqa: Y015
+    _WhichOneofReturnType__lost: _TypeAlias = _typing.Literal["lost"]  # noqa: Y015
+    _WhichOneofArgType__lost: _TypeAlias = _typing.Literal["_lost", b"_lost"]  # noqa: Y015
+    _WhichOneofReturnType__per_query: _TypeAlias = _typing.Literal["per_query"]  # noqa: Y015
+    _WhichOneofArgType__per_query: _TypeAlias = _typing.Literal["_per_query", b"_per_query"]  # noqa: Y015
+    _WhichOneofReturnType__per_query_against: _TypeAlias = _typing.Literal["per_query_against"]  # noqa: Y015
+    _WhichOneofArgType__per_query_against: _TypeAlias = _typing.Literal["_per_query_against", b"_per_query_against"]  # noqa: Y015
+    _WhichOneofReturnType__visible: _TypeAlias = _typing.Literal["visible"]  # noqa: Y015
+    _WhichOneofArgType__visible: _TypeAlias = _typing.Literal["_visible", b"_visible"]  # noqa: Y015
+    _WhichOneofReturnType__visible_against: _TypeAlias = _typing.Literal["visible_against"]  # noqa: Y015
+    _WhichOneofArgType__visible_against: _TypeAlias = _typing.Literal["_visible_against", b"_visible_against"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gained) -> _WhichOneofReturnType__gained | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lost) -> _WhichOneofReturnType__lost | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__per_query) -> _WhichOneofReturnType__per_query | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__per_query_against) -> _WhichOneofReturnType__per_query_against | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__visible) -> _WhichOneofReturnType__visible | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__visible_against) -> _WhichOneofReturnType__visible_against | None: ...
+
+Global___ResourcePreview: _TypeAlias = ResourcePreview  # noqa: Y015
+
+@_typing.final
+class PreviewGrantResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESOURCES_FIELD_NUMBER: _builtins.int
+    SUBJECT_USER_ID_FIELD_NUMBER: _builtins.int
+    SCOPE_JSON_FIELD_NUMBER: _builtins.int
+    subject_user_id: _builtins.str
+    scope_json: _builtins.str
+    @_builtins.property
+    def resources(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResourcePreview]:
+        """Every resource of either scope, in the registry's order."""
+
+    def __init__(
+        self,
+        *,
+        resources: _abc.Iterable[Global___ResourcePreview] | None = ...,
+        subject_user_id: _builtins.str = ...,
+        scope_json: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resources", b"resources", "scope_json", b"scope_json", "subject_user_id", b"subject_user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewGrantResponse: _TypeAlias = PreviewGrantResponse  # noqa: Y015
 
 @_typing.final
 class CreatePeerRequest(_message.Message):

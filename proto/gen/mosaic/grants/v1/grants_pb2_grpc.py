@@ -65,6 +65,21 @@ class GrantServiceStub:
                 request_serializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.DeleteGrantRequest.SerializeToString,
                 response_deserializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.DeleteGrantResponse.FromString,
                 _registered_method=True)
+        self.LimitGrant = channel.unary_unary(
+                '/mosaic.grants.v1.GrantService/LimitGrant',
+                request_serializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.LimitGrantRequest.SerializeToString,
+                response_deserializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.LimitGrantResponse.FromString,
+                _registered_method=True)
+        self.ExplainGrant = channel.unary_unary(
+                '/mosaic.grants.v1.GrantService/ExplainGrant',
+                request_serializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.ExplainGrantRequest.SerializeToString,
+                response_deserializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.ExplainGrantResponse.FromString,
+                _registered_method=True)
+        self.PreviewGrant = channel.unary_unary(
+                '/mosaic.grants.v1.GrantService/PreviewGrant',
+                request_serializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.PreviewGrantRequest.SerializeToString,
+                response_deserializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.PreviewGrantResponse.FromString,
+                _registered_method=True)
 
 
 class GrantServiceServicer:
@@ -113,6 +128,27 @@ class GrantServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LimitGrant(self, request, context):
+        """Sets how much a grant may ask. Callers: operators with the role admin.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainGrant(self, request, context):
+        """Says layer by layer what a call would meet, without making it. Callers: operators with the role admin or read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PreviewGrant(self, request, context):
+        """Counts what a scope shows, without showing a row. Callers: operators with the role admin or read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GrantServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -145,6 +181,21 @@ def add_GrantServiceServicer_to_server(servicer, server):
                     servicer.DeleteGrant,
                     request_deserializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.DeleteGrantRequest.FromString,
                     response_serializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.DeleteGrantResponse.SerializeToString,
+            ),
+            'LimitGrant': grpc.unary_unary_rpc_method_handler(
+                    servicer.LimitGrant,
+                    request_deserializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.LimitGrantRequest.FromString,
+                    response_serializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.LimitGrantResponse.SerializeToString,
+            ),
+            'ExplainGrant': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainGrant,
+                    request_deserializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.ExplainGrantRequest.FromString,
+                    response_serializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.ExplainGrantResponse.SerializeToString,
+            ),
+            'PreviewGrant': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewGrant,
+                    request_deserializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.PreviewGrantRequest.FromString,
+                    response_serializer=mosaic_dot_grants_dot_v1_dot_grants__pb2.PreviewGrantResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -310,6 +361,87 @@ class GrantService:
             '/mosaic.grants.v1.GrantService/DeleteGrant',
             mosaic_dot_grants_dot_v1_dot_grants__pb2.DeleteGrantRequest.SerializeToString,
             mosaic_dot_grants_dot_v1_dot_grants__pb2.DeleteGrantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LimitGrant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mosaic.grants.v1.GrantService/LimitGrant',
+            mosaic_dot_grants_dot_v1_dot_grants__pb2.LimitGrantRequest.SerializeToString,
+            mosaic_dot_grants_dot_v1_dot_grants__pb2.LimitGrantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainGrant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mosaic.grants.v1.GrantService/ExplainGrant',
+            mosaic_dot_grants_dot_v1_dot_grants__pb2.ExplainGrantRequest.SerializeToString,
+            mosaic_dot_grants_dot_v1_dot_grants__pb2.ExplainGrantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewGrant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mosaic.grants.v1.GrantService/PreviewGrant',
+            mosaic_dot_grants_dot_v1_dot_grants__pb2.PreviewGrantRequest.SerializeToString,
+            mosaic_dot_grants_dot_v1_dot_grants__pb2.PreviewGrantResponse.FromString,
             options,
             channel_credentials,
             insecure,

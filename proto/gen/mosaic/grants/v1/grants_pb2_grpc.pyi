@@ -45,6 +45,12 @@ class GrantServiceStub:
     """Ends a grant and its certificates; a grant that is revoked already stays as it is. Callers: operators with the role admin."""
     DeleteGrant: _grpc.UnaryUnaryMultiCallable[_grants_pb2.DeleteGrantRequest, _grants_pb2.DeleteGrantResponse]
     """Forgets a grant that never became active. Callers: operators with the role admin."""
+    LimitGrant: _grpc.UnaryUnaryMultiCallable[_grants_pb2.LimitGrantRequest, _grants_pb2.LimitGrantResponse]
+    """Sets how much a grant may ask. Callers: operators with the role admin."""
+    ExplainGrant: _grpc.UnaryUnaryMultiCallable[_grants_pb2.ExplainGrantRequest, _grants_pb2.ExplainGrantResponse]
+    """Says layer by layer what a call would meet, without making it. Callers: operators with the role admin or read."""
+    PreviewGrant: _grpc.UnaryUnaryMultiCallable[_grants_pb2.PreviewGrantRequest, _grants_pb2.PreviewGrantResponse]
+    """Counts what a scope shows, without showing a row. Callers: operators with the role admin or read."""
 
 @_typing.type_check_only
 class GrantServiceAsyncStub(GrantServiceStub):
@@ -63,6 +69,12 @@ class GrantServiceAsyncStub(GrantServiceStub):
     """Ends a grant and its certificates; a grant that is revoked already stays as it is. Callers: operators with the role admin."""
     DeleteGrant: _aio.UnaryUnaryMultiCallable[_grants_pb2.DeleteGrantRequest, _grants_pb2.DeleteGrantResponse]  # type: ignore[assignment]
     """Forgets a grant that never became active. Callers: operators with the role admin."""
+    LimitGrant: _aio.UnaryUnaryMultiCallable[_grants_pb2.LimitGrantRequest, _grants_pb2.LimitGrantResponse]  # type: ignore[assignment]
+    """Sets how much a grant may ask. Callers: operators with the role admin."""
+    ExplainGrant: _aio.UnaryUnaryMultiCallable[_grants_pb2.ExplainGrantRequest, _grants_pb2.ExplainGrantResponse]  # type: ignore[assignment]
+    """Says layer by layer what a call would meet, without making it. Callers: operators with the role admin or read."""
+    PreviewGrant: _aio.UnaryUnaryMultiCallable[_grants_pb2.PreviewGrantRequest, _grants_pb2.PreviewGrantResponse]  # type: ignore[assignment]
+    """Counts what a scope shows, without showing a row. Callers: operators with the role admin or read."""
 
 class GrantServiceServicer(metaclass=_abc_1.ABCMeta):
     """Permissions that this gateway gives."""
@@ -114,6 +126,30 @@ class GrantServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_grants_pb2.DeleteGrantResponse, _abc.Awaitable[_grants_pb2.DeleteGrantResponse]]:
         """Forgets a grant that never became active. Callers: operators with the role admin."""
+
+    @_abc_1.abstractmethod
+    def LimitGrant(
+        self,
+        request: _grants_pb2.LimitGrantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_grants_pb2.LimitGrantResponse, _abc.Awaitable[_grants_pb2.LimitGrantResponse]]:
+        """Sets how much a grant may ask. Callers: operators with the role admin."""
+
+    @_abc_1.abstractmethod
+    def ExplainGrant(
+        self,
+        request: _grants_pb2.ExplainGrantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_grants_pb2.ExplainGrantResponse, _abc.Awaitable[_grants_pb2.ExplainGrantResponse]]:
+        """Says layer by layer what a call would meet, without making it. Callers: operators with the role admin or read."""
+
+    @_abc_1.abstractmethod
+    def PreviewGrant(
+        self,
+        request: _grants_pb2.PreviewGrantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_grants_pb2.PreviewGrantResponse, _abc.Awaitable[_grants_pb2.PreviewGrantResponse]]:
+        """Counts what a scope shows, without showing a row. Callers: operators with the role admin or read."""
 
 def add_GrantServiceServicer_to_server(servicer: GrantServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

@@ -22,69 +22,70 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from mosaic.audit.v1 import audit_pb2 as mosaic_dot_audit_dot_v1_dot_audit__pb2
 from mosaic.errors.v1 import errors_pb2 as mosaic_dot_errors_dot_v1_dot_errors__pb2
 from mosaic.grants.v1 import types_pb2 as mosaic_dot_grants_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmosaic/grants/v1/ledger.proto\x12\x10mosaic.grants.v1\x1a\x1dmosaic/errors/v1/errors.proto\x1a\x1cmosaic/grants/v1/types.proto\"\x9b\x01\n\x16\x43laimEnrollmentRequest\x12\x18\n\x10token_public_key\x18\x01 \x01(\x0c\x12\x0f\n\x07\x63sr_der\x18\x02 \x01(\x0c\x12\x15\n\rredemption_id\x18\x03 \x01(\t\x12\r\n\x05proof\x18\x04 \x01(\x0c\x12\x16\n\x0esource_address\x18\x05 \x01(\t\x12\x18\n\x10signer_reachable\x18\x06 \x01(\x08\"<\n\x07\x41ttempt\x12\x10\n\x08token_id\x18\x01 \x01(\x0c\x12\x0e\n\x06number\x18\x02 \x01(\x05\x12\x0f\n\x07warrant\x18\x03 \x01(\t\"\x8f\x01\n\x08\x45nrolled\x12\x17\n\x0f\x63\x65rtificate_der\x18\x01 \x01(\x0c\x12\x11\n\tchain_der\x18\x02 \x03(\x0c\x12\x10\n\x08grant_id\x18\x03 \x01(\t\x12\x17\n\x0fsubject_user_id\x18\x04 \x01(\t\x12\x0f\n\x07gateway\x18\x05 \x01(\t\x12\x1b\n\x13\x66\x65\x64\x65ration_endpoint\x18\x06 \x01(\t\"\x82\x01\n\x17\x43laimEnrollmentResponse\x12,\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x19.mosaic.grants.v1.AttemptH\x00\x12.\n\x08\x65nrolled\x18\x02 \x01(\x0b\x32\x1a.mosaic.grants.v1.EnrolledH\x00\x42\t\n\x07outcome\"\x7f\n\x18ReleaseEnrollmentRequest\x12\x10\n\x08token_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12(\n\x06reason\x18\x03 \x01(\x0e\x32\x18.mosaic.errors.v1.Reason\x12\x16\n\x0esource_address\x18\x04 \x01(\t\"\x1b\n\x19ReleaseEnrollmentResponse\"\x82\x01\n\x19\x43ompleteEnrollmentRequest\x12\x10\n\x08token_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x17\n\x0f\x63\x65rtificate_der\x18\x03 \x01(\x0c\x12\x11\n\tchain_der\x18\x04 \x03(\x0c\x12\x16\n\x0esource_address\x18\x05 \x01(\t\"J\n\x1a\x43ompleteEnrollmentResponse\x12,\n\x08\x65nrolled\x18\x01 \x01(\x0b\x32\x1a.mosaic.grants.v1.Enrolled\"\xa4\x01\n\x14RecordRefusalRequest\x12(\n\x06reason\x18\x01 \x01(\x0e\x32\x18.mosaic.errors.v1.Reason\x12&\n\x05layer\x18\x02 \x01(\x0e\x32\x17.mosaic.errors.v1.Layer\x12\x16\n\x0esource_address\x18\x03 \x01(\t\x12\x10\n\x08token_id\x18\x04 \x01(\x0c\x12\x10\n\x08repeated\x18\x05 \x01(\x05\"\x17\n\x15RecordRefusalResponse\"\x18\n\x16ListKnownTokensRequest\",\n\x17ListKnownTokensResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\x0c\"\x8a\x01\n\x13\x43laimRenewalRequest\x12\x0f\n\x07\x63sr_der\x18\x01 \x01(\x0c\x12\x10\n\x08grant_id\x18\x02 \x01(\t\x12\x1b\n\x13\x63urrent_fingerprint\x18\x03 \x01(\x0c\x12\x0c\n\x04time\x18\x04 \x01(\x03\x12\r\n\x05proof\x18\x05 \x01(\x0c\x12\x16\n\x0esource_address\x18\x06 \x01(\t\"B\n\x14\x43laimRenewalResponse\x12*\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x19.mosaic.grants.v1.Attempt\"\x7f\n\x16\x43ompleteRenewalRequest\x12\x10\n\x08grant_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x17\n\x0f\x63\x65rtificate_der\x18\x03 \x01(\x0c\x12\x11\n\tchain_der\x18\x04 \x03(\x0c\x12\x16\n\x0esource_address\x18\x05 \x01(\t\"G\n\x17\x43ompleteRenewalResponse\x12,\n\x08\x65nrolled\x18\x01 \x01(\x0b\x32\x1a.mosaic.grants.v1.Enrolled\"\'\n\x13ResolveGrantRequest\x12\x10\n\x08grant_id\x18\x01 \x01(\t\"\xc9\x02\n\tGrantView\x12\x10\n\x08grant_id\x18\x01 \x01(\t\x12-\n\x06status\x18\x02 \x01(\x0e\x32\x1d.mosaic.grants.v1.GrantStatus\x12\x17\n\x0fsubject_user_id\x18\x03 \x01(\t\x12\x16\n\x0esubject_active\x18\x04 \x01(\x08\x12\x0f\n\x07peer_id\x18\x05 \x01(\t\x12\x11\n\tpeer_name\x18\x06 \x01(\t\x12/\n\npeer_state\x18\x07 \x01(\x0e\x32\x1b.mosaic.grants.v1.PeerState\x12\x12\n\nscope_json\x18\x08 \x01(\t\x12\x1a\n\rexpires_at_us\x18\t \x01(\x03H\x00\x88\x01\x01\x12\x33\n\x0c\x63\x65rtificates\x18\n \x03(\x0b\x32\x1d.mosaic.grants.v1.CertificateB\x10\n\x0e_expires_at_us\"A\n\x14ResolveGrantResponse\x12)\n\x04view\x18\x01 \x01(\x0b\x32\x1b.mosaic.grants.v1.GrantView\"B\n\x18GetPeerCredentialRequest\x12\x12\n\nuser_token\x18\x01 \x01(\t\x12\x12\n\nconnection\x18\x02 \x01(\t\"\xda\x01\n\x0ePeerCredential\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x12\n\nconnection\x18\x02 \x01(\t\x12\x16\n\x0eremote_gateway\x18\x03 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x04 \x01(\t\x12\x16\n\x0e\x63lient_key_pem\x18\x05 \x01(\x0c\x12\x18\n\x10\x63lient_chain_pem\x18\x06 \x01(\x0c\x12\x18\n\x10trust_bundle_pem\x18\x07 \x01(\x0c\x12\x14\n\x0cnot_after_us\x18\x08 \x01(\x03\x12\x17\n\x0fremote_grant_id\x18\t \x01(\t\"c\n\x19GetPeerCredentialResponse\x12\x35\n\x0b\x63redentials\x18\x01 \x03(\x0b\x32 .mosaic.grants.v1.PeerCredential\x12\x0f\n\x07user_id\x18\x02 \x01(\t\"~\n\x17ReportConnectionRequest\x12\x12\n\nuser_token\x18\x01 \x01(\t\x12\x0f\n\x07peer_id\x18\x02 \x01(\t\x12(\n\x06reason\x18\x03 \x01(\x0e\x32\x18.mosaic.errors.v1.Reason\x12\x14\n\x0cgrant_status\x18\x04 \x01(\t\"\x1a\n\x18ReportConnectionResponse2\xf1\x05\n\x17\x45nrollmentLedgerService\x12\x66\n\x0f\x43laimEnrollment\x12(.mosaic.grants.v1.ClaimEnrollmentRequest\x1a).mosaic.grants.v1.ClaimEnrollmentResponse\x12l\n\x11ReleaseEnrollment\x12*.mosaic.grants.v1.ReleaseEnrollmentRequest\x1a+.mosaic.grants.v1.ReleaseEnrollmentResponse\x12o\n\x12\x43ompleteEnrollment\x12+.mosaic.grants.v1.CompleteEnrollmentRequest\x1a,.mosaic.grants.v1.CompleteEnrollmentResponse\x12`\n\rRecordRefusal\x12&.mosaic.grants.v1.RecordRefusalRequest\x1a\'.mosaic.grants.v1.RecordRefusalResponse\x12\x66\n\x0fListKnownTokens\x12(.mosaic.grants.v1.ListKnownTokensRequest\x1a).mosaic.grants.v1.ListKnownTokensResponse\x12]\n\x0c\x43laimRenewal\x12%.mosaic.grants.v1.ClaimRenewalRequest\x1a&.mosaic.grants.v1.ClaimRenewalResponse\x12\x66\n\x0f\x43ompleteRenewal\x12(.mosaic.grants.v1.CompleteRenewalRequest\x1a).mosaic.grants.v1.CompleteRenewalResponse2u\n\x14GrantResolverService\x12]\n\x0cResolveGrant\x12%.mosaic.grants.v1.ResolveGrantRequest\x1a&.mosaic.grants.v1.ResolveGrantResponse2\xf0\x01\n\x15PeerCredentialService\x12l\n\x11GetPeerCredential\x12*.mosaic.grants.v1.GetPeerCredentialRequest\x1a+.mosaic.grants.v1.GetPeerCredentialResponse\x12i\n\x10ReportConnection\x12).mosaic.grants.v1.ReportConnectionRequest\x1a*.mosaic.grants.v1.ReportConnectionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmosaic/grants/v1/ledger.proto\x12\x10mosaic.grants.v1\x1a\x1bmosaic/audit/v1/audit.proto\x1a\x1dmosaic/errors/v1/errors.proto\x1a\x1cmosaic/grants/v1/types.proto\"\x9b\x01\n\x16\x43laimEnrollmentRequest\x12\x18\n\x10token_public_key\x18\x01 \x01(\x0c\x12\x0f\n\x07\x63sr_der\x18\x02 \x01(\x0c\x12\x15\n\rredemption_id\x18\x03 \x01(\t\x12\r\n\x05proof\x18\x04 \x01(\x0c\x12\x16\n\x0esource_address\x18\x05 \x01(\t\x12\x18\n\x10signer_reachable\x18\x06 \x01(\x08\"<\n\x07\x41ttempt\x12\x10\n\x08token_id\x18\x01 \x01(\x0c\x12\x0e\n\x06number\x18\x02 \x01(\x05\x12\x0f\n\x07warrant\x18\x03 \x01(\t\"\x8f\x01\n\x08\x45nrolled\x12\x17\n\x0f\x63\x65rtificate_der\x18\x01 \x01(\x0c\x12\x11\n\tchain_der\x18\x02 \x03(\x0c\x12\x10\n\x08grant_id\x18\x03 \x01(\t\x12\x17\n\x0fsubject_user_id\x18\x04 \x01(\t\x12\x0f\n\x07gateway\x18\x05 \x01(\t\x12\x1b\n\x13\x66\x65\x64\x65ration_endpoint\x18\x06 \x01(\t\"\x82\x01\n\x17\x43laimEnrollmentResponse\x12,\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x19.mosaic.grants.v1.AttemptH\x00\x12.\n\x08\x65nrolled\x18\x02 \x01(\x0b\x32\x1a.mosaic.grants.v1.EnrolledH\x00\x42\t\n\x07outcome\"\x7f\n\x18ReleaseEnrollmentRequest\x12\x10\n\x08token_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12(\n\x06reason\x18\x03 \x01(\x0e\x32\x18.mosaic.errors.v1.Reason\x12\x16\n\x0esource_address\x18\x04 \x01(\t\"\x1b\n\x19ReleaseEnrollmentResponse\"\x82\x01\n\x19\x43ompleteEnrollmentRequest\x12\x10\n\x08token_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x17\n\x0f\x63\x65rtificate_der\x18\x03 \x01(\x0c\x12\x11\n\tchain_der\x18\x04 \x03(\x0c\x12\x16\n\x0esource_address\x18\x05 \x01(\t\"J\n\x1a\x43ompleteEnrollmentResponse\x12,\n\x08\x65nrolled\x18\x01 \x01(\x0b\x32\x1a.mosaic.grants.v1.Enrolled\"\xa4\x01\n\x14RecordRefusalRequest\x12(\n\x06reason\x18\x01 \x01(\x0e\x32\x18.mosaic.errors.v1.Reason\x12&\n\x05layer\x18\x02 \x01(\x0e\x32\x17.mosaic.errors.v1.Layer\x12\x16\n\x0esource_address\x18\x03 \x01(\t\x12\x10\n\x08token_id\x18\x04 \x01(\x0c\x12\x10\n\x08repeated\x18\x05 \x01(\x05\"\x17\n\x15RecordRefusalResponse\"\x18\n\x16ListKnownTokensRequest\",\n\x17ListKnownTokensResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\x0c\"\x8a\x01\n\x13\x43laimRenewalRequest\x12\x0f\n\x07\x63sr_der\x18\x01 \x01(\x0c\x12\x10\n\x08grant_id\x18\x02 \x01(\t\x12\x1b\n\x13\x63urrent_fingerprint\x18\x03 \x01(\x0c\x12\x0c\n\x04time\x18\x04 \x01(\x03\x12\r\n\x05proof\x18\x05 \x01(\x0c\x12\x16\n\x0esource_address\x18\x06 \x01(\t\"B\n\x14\x43laimRenewalResponse\x12*\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x19.mosaic.grants.v1.Attempt\"\x7f\n\x16\x43ompleteRenewalRequest\x12\x10\n\x08grant_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x17\n\x0f\x63\x65rtificate_der\x18\x03 \x01(\x0c\x12\x11\n\tchain_der\x18\x04 \x03(\x0c\x12\x16\n\x0esource_address\x18\x05 \x01(\t\"G\n\x17\x43ompleteRenewalResponse\x12,\n\x08\x65nrolled\x18\x01 \x01(\x0b\x32\x1a.mosaic.grants.v1.Enrolled\"\'\n\x13ResolveGrantRequest\x12\x10\n\x08grant_id\x18\x01 \x01(\t\"\xb9\x03\n\tGrantView\x12\x10\n\x08grant_id\x18\x01 \x01(\t\x12-\n\x06status\x18\x02 \x01(\x0e\x32\x1d.mosaic.grants.v1.GrantStatus\x12\x17\n\x0fsubject_user_id\x18\x03 \x01(\t\x12\x16\n\x0esubject_active\x18\x04 \x01(\x08\x12\x0f\n\x07peer_id\x18\x05 \x01(\t\x12\x11\n\tpeer_name\x18\x06 \x01(\t\x12/\n\npeer_state\x18\x07 \x01(\x0e\x32\x1b.mosaic.grants.v1.PeerState\x12\x12\n\nscope_json\x18\x08 \x01(\t\x12\x1a\n\rexpires_at_us\x18\t \x01(\x03H\x00\x88\x01\x01\x12\x33\n\x0c\x63\x65rtificates\x18\n \x03(\x0b\x32\x1d.mosaic.grants.v1.Certificate\x12/\n\x05limit\x18\x0b \x01(\x0b\x32\x1b.mosaic.grants.v1.RateLimitH\x01\x88\x01\x01\x12\x33\n\naudit_head\x18\x0c \x01(\x0b\x32\x1f.mosaic.audit.v1.GrantAuditHeadB\x10\n\x0e_expires_at_usB\x08\n\x06_limit\"A\n\x14ResolveGrantResponse\x12)\n\x04view\x18\x01 \x01(\x0b\x32\x1b.mosaic.grants.v1.GrantView\"B\n\x18GetPeerCredentialRequest\x12\x12\n\nuser_token\x18\x01 \x01(\t\x12\x12\n\nconnection\x18\x02 \x01(\t\"\xda\x01\n\x0ePeerCredential\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x12\n\nconnection\x18\x02 \x01(\t\x12\x16\n\x0eremote_gateway\x18\x03 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x04 \x01(\t\x12\x16\n\x0e\x63lient_key_pem\x18\x05 \x01(\x0c\x12\x18\n\x10\x63lient_chain_pem\x18\x06 \x01(\x0c\x12\x18\n\x10trust_bundle_pem\x18\x07 \x01(\x0c\x12\x14\n\x0cnot_after_us\x18\x08 \x01(\x03\x12\x17\n\x0fremote_grant_id\x18\t \x01(\t\"c\n\x19GetPeerCredentialResponse\x12\x35\n\x0b\x63redentials\x18\x01 \x03(\x0b\x32 .mosaic.grants.v1.PeerCredential\x12\x0f\n\x07user_id\x18\x02 \x01(\t\"\xb3\x01\n\x17ReportConnectionRequest\x12\x12\n\nuser_token\x18\x01 \x01(\t\x12\x0f\n\x07peer_id\x18\x02 \x01(\t\x12(\n\x06reason\x18\x03 \x01(\x0e\x32\x18.mosaic.errors.v1.Reason\x12\x14\n\x0cgrant_status\x18\x04 \x01(\t\x12\x33\n\naudit_head\x18\x05 \x01(\x0b\x32\x1f.mosaic.audit.v1.GrantAuditHead\"\x1a\n\x18ReportConnectionResponse2\xf1\x05\n\x17\x45nrollmentLedgerService\x12\x66\n\x0f\x43laimEnrollment\x12(.mosaic.grants.v1.ClaimEnrollmentRequest\x1a).mosaic.grants.v1.ClaimEnrollmentResponse\x12l\n\x11ReleaseEnrollment\x12*.mosaic.grants.v1.ReleaseEnrollmentRequest\x1a+.mosaic.grants.v1.ReleaseEnrollmentResponse\x12o\n\x12\x43ompleteEnrollment\x12+.mosaic.grants.v1.CompleteEnrollmentRequest\x1a,.mosaic.grants.v1.CompleteEnrollmentResponse\x12`\n\rRecordRefusal\x12&.mosaic.grants.v1.RecordRefusalRequest\x1a\'.mosaic.grants.v1.RecordRefusalResponse\x12\x66\n\x0fListKnownTokens\x12(.mosaic.grants.v1.ListKnownTokensRequest\x1a).mosaic.grants.v1.ListKnownTokensResponse\x12]\n\x0c\x43laimRenewal\x12%.mosaic.grants.v1.ClaimRenewalRequest\x1a&.mosaic.grants.v1.ClaimRenewalResponse\x12\x66\n\x0f\x43ompleteRenewal\x12(.mosaic.grants.v1.CompleteRenewalRequest\x1a).mosaic.grants.v1.CompleteRenewalResponse2u\n\x14GrantResolverService\x12]\n\x0cResolveGrant\x12%.mosaic.grants.v1.ResolveGrantRequest\x1a&.mosaic.grants.v1.ResolveGrantResponse2\xf0\x01\n\x15PeerCredentialService\x12l\n\x11GetPeerCredential\x12*.mosaic.grants.v1.GetPeerCredentialRequest\x1a+.mosaic.grants.v1.GetPeerCredentialResponse\x12i\n\x10ReportConnection\x12).mosaic.grants.v1.ReportConnectionRequest\x1a*.mosaic.grants.v1.ReportConnectionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mosaic.grants.v1.ledger_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CLAIMENROLLMENTREQUEST']._serialized_start=113
-  _globals['_CLAIMENROLLMENTREQUEST']._serialized_end=268
-  _globals['_ATTEMPT']._serialized_start=270
-  _globals['_ATTEMPT']._serialized_end=330
-  _globals['_ENROLLED']._serialized_start=333
-  _globals['_ENROLLED']._serialized_end=476
-  _globals['_CLAIMENROLLMENTRESPONSE']._serialized_start=479
-  _globals['_CLAIMENROLLMENTRESPONSE']._serialized_end=609
-  _globals['_RELEASEENROLLMENTREQUEST']._serialized_start=611
-  _globals['_RELEASEENROLLMENTREQUEST']._serialized_end=738
-  _globals['_RELEASEENROLLMENTRESPONSE']._serialized_start=740
-  _globals['_RELEASEENROLLMENTRESPONSE']._serialized_end=767
-  _globals['_COMPLETEENROLLMENTREQUEST']._serialized_start=770
-  _globals['_COMPLETEENROLLMENTREQUEST']._serialized_end=900
-  _globals['_COMPLETEENROLLMENTRESPONSE']._serialized_start=902
-  _globals['_COMPLETEENROLLMENTRESPONSE']._serialized_end=976
-  _globals['_RECORDREFUSALREQUEST']._serialized_start=979
-  _globals['_RECORDREFUSALREQUEST']._serialized_end=1143
-  _globals['_RECORDREFUSALRESPONSE']._serialized_start=1145
-  _globals['_RECORDREFUSALRESPONSE']._serialized_end=1168
-  _globals['_LISTKNOWNTOKENSREQUEST']._serialized_start=1170
-  _globals['_LISTKNOWNTOKENSREQUEST']._serialized_end=1194
-  _globals['_LISTKNOWNTOKENSRESPONSE']._serialized_start=1196
-  _globals['_LISTKNOWNTOKENSRESPONSE']._serialized_end=1240
-  _globals['_CLAIMRENEWALREQUEST']._serialized_start=1243
-  _globals['_CLAIMRENEWALREQUEST']._serialized_end=1381
-  _globals['_CLAIMRENEWALRESPONSE']._serialized_start=1383
-  _globals['_CLAIMRENEWALRESPONSE']._serialized_end=1449
-  _globals['_COMPLETERENEWALREQUEST']._serialized_start=1451
-  _globals['_COMPLETERENEWALREQUEST']._serialized_end=1578
-  _globals['_COMPLETERENEWALRESPONSE']._serialized_start=1580
-  _globals['_COMPLETERENEWALRESPONSE']._serialized_end=1651
-  _globals['_RESOLVEGRANTREQUEST']._serialized_start=1653
-  _globals['_RESOLVEGRANTREQUEST']._serialized_end=1692
-  _globals['_GRANTVIEW']._serialized_start=1695
-  _globals['_GRANTVIEW']._serialized_end=2024
-  _globals['_RESOLVEGRANTRESPONSE']._serialized_start=2026
-  _globals['_RESOLVEGRANTRESPONSE']._serialized_end=2091
-  _globals['_GETPEERCREDENTIALREQUEST']._serialized_start=2093
-  _globals['_GETPEERCREDENTIALREQUEST']._serialized_end=2159
-  _globals['_PEERCREDENTIAL']._serialized_start=2162
-  _globals['_PEERCREDENTIAL']._serialized_end=2380
-  _globals['_GETPEERCREDENTIALRESPONSE']._serialized_start=2382
-  _globals['_GETPEERCREDENTIALRESPONSE']._serialized_end=2481
-  _globals['_REPORTCONNECTIONREQUEST']._serialized_start=2483
-  _globals['_REPORTCONNECTIONREQUEST']._serialized_end=2609
-  _globals['_REPORTCONNECTIONRESPONSE']._serialized_start=2611
-  _globals['_REPORTCONNECTIONRESPONSE']._serialized_end=2637
-  _globals['_ENROLLMENTLEDGERSERVICE']._serialized_start=2640
-  _globals['_ENROLLMENTLEDGERSERVICE']._serialized_end=3393
-  _globals['_GRANTRESOLVERSERVICE']._serialized_start=3395
-  _globals['_GRANTRESOLVERSERVICE']._serialized_end=3512
-  _globals['_PEERCREDENTIALSERVICE']._serialized_start=3515
-  _globals['_PEERCREDENTIALSERVICE']._serialized_end=3755
+  _globals['_CLAIMENROLLMENTREQUEST']._serialized_start=142
+  _globals['_CLAIMENROLLMENTREQUEST']._serialized_end=297
+  _globals['_ATTEMPT']._serialized_start=299
+  _globals['_ATTEMPT']._serialized_end=359
+  _globals['_ENROLLED']._serialized_start=362
+  _globals['_ENROLLED']._serialized_end=505
+  _globals['_CLAIMENROLLMENTRESPONSE']._serialized_start=508
+  _globals['_CLAIMENROLLMENTRESPONSE']._serialized_end=638
+  _globals['_RELEASEENROLLMENTREQUEST']._serialized_start=640
+  _globals['_RELEASEENROLLMENTREQUEST']._serialized_end=767
+  _globals['_RELEASEENROLLMENTRESPONSE']._serialized_start=769
+  _globals['_RELEASEENROLLMENTRESPONSE']._serialized_end=796
+  _globals['_COMPLETEENROLLMENTREQUEST']._serialized_start=799
+  _globals['_COMPLETEENROLLMENTREQUEST']._serialized_end=929
+  _globals['_COMPLETEENROLLMENTRESPONSE']._serialized_start=931
+  _globals['_COMPLETEENROLLMENTRESPONSE']._serialized_end=1005
+  _globals['_RECORDREFUSALREQUEST']._serialized_start=1008
+  _globals['_RECORDREFUSALREQUEST']._serialized_end=1172
+  _globals['_RECORDREFUSALRESPONSE']._serialized_start=1174
+  _globals['_RECORDREFUSALRESPONSE']._serialized_end=1197
+  _globals['_LISTKNOWNTOKENSREQUEST']._serialized_start=1199
+  _globals['_LISTKNOWNTOKENSREQUEST']._serialized_end=1223
+  _globals['_LISTKNOWNTOKENSRESPONSE']._serialized_start=1225
+  _globals['_LISTKNOWNTOKENSRESPONSE']._serialized_end=1269
+  _globals['_CLAIMRENEWALREQUEST']._serialized_start=1272
+  _globals['_CLAIMRENEWALREQUEST']._serialized_end=1410
+  _globals['_CLAIMRENEWALRESPONSE']._serialized_start=1412
+  _globals['_CLAIMRENEWALRESPONSE']._serialized_end=1478
+  _globals['_COMPLETERENEWALREQUEST']._serialized_start=1480
+  _globals['_COMPLETERENEWALREQUEST']._serialized_end=1607
+  _globals['_COMPLETERENEWALRESPONSE']._serialized_start=1609
+  _globals['_COMPLETERENEWALRESPONSE']._serialized_end=1680
+  _globals['_RESOLVEGRANTREQUEST']._serialized_start=1682
+  _globals['_RESOLVEGRANTREQUEST']._serialized_end=1721
+  _globals['_GRANTVIEW']._serialized_start=1724
+  _globals['_GRANTVIEW']._serialized_end=2165
+  _globals['_RESOLVEGRANTRESPONSE']._serialized_start=2167
+  _globals['_RESOLVEGRANTRESPONSE']._serialized_end=2232
+  _globals['_GETPEERCREDENTIALREQUEST']._serialized_start=2234
+  _globals['_GETPEERCREDENTIALREQUEST']._serialized_end=2300
+  _globals['_PEERCREDENTIAL']._serialized_start=2303
+  _globals['_PEERCREDENTIAL']._serialized_end=2521
+  _globals['_GETPEERCREDENTIALRESPONSE']._serialized_start=2523
+  _globals['_GETPEERCREDENTIALRESPONSE']._serialized_end=2622
+  _globals['_REPORTCONNECTIONREQUEST']._serialized_start=2625
+  _globals['_REPORTCONNECTIONREQUEST']._serialized_end=2804
+  _globals['_REPORTCONNECTIONRESPONSE']._serialized_start=2806
+  _globals['_REPORTCONNECTIONRESPONSE']._serialized_end=2832
+  _globals['_ENROLLMENTLEDGERSERVICE']._serialized_start=2835
+  _globals['_ENROLLMENTLEDGERSERVICE']._serialized_end=3588
+  _globals['_GRANTRESOLVERSERVICE']._serialized_start=3590
+  _globals['_GRANTRESOLVERSERVICE']._serialized_end=3707
+  _globals['_PEERCREDENTIALSERVICE']._serialized_start=3710
+  _globals['_PEERCREDENTIALSERVICE']._serialized_end=3950
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from mosaic.audit.v1 import audit_pb2 as _audit_pb2
 from mosaic.errors.v1 import errors_pb2 as _errors_pb2
 from mosaic.grants.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
@@ -466,6 +467,8 @@ class GrantView(_message.Message):
     SCOPE_JSON_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_US_FIELD_NUMBER: _builtins.int
     CERTIFICATES_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    AUDIT_HEAD_FIELD_NUMBER: _builtins.int
     grant_id: _builtins.str
     status: _types_pb2.GrantStatus.ValueType
     subject_user_id: _builtins.str
@@ -477,6 +480,14 @@ class GrantView(_message.Message):
     expires_at_us: _builtins.int
     @_builtins.property
     def certificates(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Certificate]: ...
+    @_builtins.property
+    def limit(self) -> _types_pb2.RateLimit:
+        """Absent: the gateway's own limit."""
+
+    @_builtins.property
+    def audit_head(self) -> _audit_pb2.GrantAuditHead:
+        """The latest countersigned head of this grant's rows; absent until there is one."""
+
     def __init__(
         self,
         *,
@@ -490,14 +501,21 @@ class GrantView(_message.Message):
         scope_json: _builtins.str = ...,
         expires_at_us: _builtins.int | None = ...,
         certificates: _abc.Iterable[_types_pb2.Certificate] | None = ...,
+        limit: _types_pb2.RateLimit | None = ...,
+        audit_head: _audit_pb2.GrantAuditHead | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_expires_at_us", b"_expires_at_us", "expires_at_us", b"expires_at_us"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expires_at_us", b"_expires_at_us", "_limit", b"_limit", "audit_head", b"audit_head", "expires_at_us", b"expires_at_us", "limit", b"limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires_at_us", b"_expires_at_us", "certificates", b"certificates", "expires_at_us", b"expires_at_us", "grant_id", b"grant_id", "peer_id", b"peer_id", "peer_name", b"peer_name", "peer_state", b"peer_state", "scope_json", b"scope_json", "status", b"status", "subject_active", b"subject_active", "subject_user_id", b"subject_user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires_at_us", b"_expires_at_us", "_limit", b"_limit", "audit_head", b"audit_head", "certificates", b"certificates", "expires_at_us", b"expires_at_us", "grant_id", b"grant_id", "limit", b"limit", "peer_id", b"peer_id", "peer_name", b"peer_name", "peer_state", b"peer_state", "scope_json", b"scope_json", "status", b"status", "subject_active", b"subject_active", "subject_user_id", b"subject_user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expires_at_us: _TypeAlias = _typing.Literal["expires_at_us"]  # noqa: Y015
     _WhichOneofArgType__expires_at_us: _TypeAlias = _typing.Literal["_expires_at_us", b"_expires_at_us"]  # noqa: Y015
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__expires_at_us) -> _WhichOneofReturnType__expires_at_us | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
 
 Global___GrantView: _TypeAlias = GrantView  # noqa: Y015
 
@@ -624,6 +642,7 @@ class ReportConnectionRequest(_message.Message):
     PEER_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     GRANT_STATUS_FIELD_NUMBER: _builtins.int
+    AUDIT_HEAD_FIELD_NUMBER: _builtins.int
     user_token: _builtins.str
     """The user's own bearer token; only this user's connections can be reported on."""
     peer_id: _builtins.str
@@ -631,6 +650,10 @@ class ReportConnectionRequest(_message.Message):
     """What the other gateway refused with; unspecified: it answered."""
     grant_status: _builtins.str
     """As the other gateway put it: revoked, expired, or empty."""
+    @_builtins.property
+    def audit_head(self) -> _audit_pb2.GrantAuditHead:
+        """What the other gateway says of its own record; kept, so that a rewritten one shows."""
+
     def __init__(
         self,
         *,
@@ -638,10 +661,11 @@ class ReportConnectionRequest(_message.Message):
         peer_id: _builtins.str = ...,
         reason: _errors_pb2.Reason.ValueType = ...,
         grant_status: _builtins.str = ...,
+        audit_head: _audit_pb2.GrantAuditHead | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audit_head", b"audit_head"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant_status", b"grant_status", "peer_id", b"peer_id", "reason", b"reason", "user_token", b"user_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_head", b"audit_head", "grant_status", b"grant_status", "peer_id", b"peer_id", "reason", b"reason", "user_token", b"user_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -284,6 +284,30 @@ class AuditEntry(_message.Message):
 Global___AuditEntry: _TypeAlias = AuditEntry  # noqa: Y015
 
 @_typing.final
+class RateLimit(_message.Message):
+    """How much a grant may ask: a bucket of `burst` that fills with `per_second`. A search costs as much as ten other calls."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PER_SECOND_FIELD_NUMBER: _builtins.int
+    BURST_FIELD_NUMBER: _builtins.int
+    per_second: _builtins.float
+    burst: _builtins.int
+    def __init__(
+        self,
+        *,
+        per_second: _builtins.float = ...,
+        burst: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["burst", b"burst", "per_second", b"per_second"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RateLimit: _TypeAlias = RateLimit  # noqa: Y015
+
+@_typing.final
 class Grant(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -305,6 +329,7 @@ class Grant(_message.Message):
     TOKENS_FIELD_NUMBER: _builtins.int
     RECENT_FIELD_NUMBER: _builtins.int
     REVOCATIONS_OWED_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     subject_user_id: _builtins.str
     subject_email: _builtins.str
@@ -331,6 +356,10 @@ class Grant(_message.Message):
     def recent(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditEntry]:
         """Newest first, at most 20; only where one grant is asked for."""
 
+    @_builtins.property
+    def limit(self) -> Global___RateLimit:
+        """Absent: the gateway's own limit."""
+
     def __init__(
         self,
         *,
@@ -352,21 +381,26 @@ class Grant(_message.Message):
         tokens: _abc.Iterable[Global___EnrollmentToken] | None = ...,
         recent: _abc.Iterable[Global___AuditEntry] | None = ...,
         revocations_owed: _builtins.int = ...,
+        limit: Global___RateLimit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_activated_at_us", b"_activated_at_us", "_expires_at_us", b"_expires_at_us", "_revoked_at_us", b"_revoked_at_us", "activated_at_us", b"activated_at_us", "expires_at_us", b"expires_at_us", "revoked_at_us", b"revoked_at_us"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_activated_at_us", b"_activated_at_us", "_expires_at_us", b"_expires_at_us", "_limit", b"_limit", "_revoked_at_us", b"_revoked_at_us", "activated_at_us", b"activated_at_us", "expires_at_us", b"expires_at_us", "limit", b"limit", "revoked_at_us", b"revoked_at_us"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_activated_at_us", b"_activated_at_us", "_expires_at_us", b"_expires_at_us", "_revoked_at_us", b"_revoked_at_us", "activated_at_us", b"activated_at_us", "approved_by", b"approved_by", "certificates", b"certificates", "created_at_us", b"created_at_us", "created_by", b"created_by", "expires_at_us", b"expires_at_us", "id", b"id", "peer_id", b"peer_id", "peer_name", b"peer_name", "recent", b"recent", "revocations_owed", b"revocations_owed", "revoked_at_us", b"revoked_at_us", "revoked_reason", b"revoked_reason", "scope_json", b"scope_json", "status", b"status", "subject_email", b"subject_email", "subject_user_id", b"subject_user_id", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_activated_at_us", b"_activated_at_us", "_expires_at_us", b"_expires_at_us", "_limit", b"_limit", "_revoked_at_us", b"_revoked_at_us", "activated_at_us", b"activated_at_us", "approved_by", b"approved_by", "certificates", b"certificates", "created_at_us", b"created_at_us", "created_by", b"created_by", "expires_at_us", b"expires_at_us", "id", b"id", "limit", b"limit", "peer_id", b"peer_id", "peer_name", b"peer_name", "recent", b"recent", "revocations_owed", b"revocations_owed", "revoked_at_us", b"revoked_at_us", "revoked_reason", b"revoked_reason", "scope_json", b"scope_json", "status", b"status", "subject_email", b"subject_email", "subject_user_id", b"subject_user_id", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__activated_at_us: _TypeAlias = _typing.Literal["activated_at_us"]  # noqa: Y015
     _WhichOneofArgType__activated_at_us: _TypeAlias = _typing.Literal["_activated_at_us", b"_activated_at_us"]  # noqa: Y015
     _WhichOneofReturnType__expires_at_us: _TypeAlias = _typing.Literal["expires_at_us"]  # noqa: Y015
     _WhichOneofArgType__expires_at_us: _TypeAlias = _typing.Literal["_expires_at_us", b"_expires_at_us"]  # noqa: Y015
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
     _WhichOneofReturnType__revoked_at_us: _TypeAlias = _typing.Literal["revoked_at_us"]  # noqa: Y015
     _WhichOneofArgType__revoked_at_us: _TypeAlias = _typing.Literal["_revoked_at_us", b"_revoked_at_us"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__activated_at_us) -> _WhichOneofReturnType__activated_at_us | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__expires_at_us) -> _WhichOneofReturnType__expires_at_us | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__revoked_at_us) -> _WhichOneofReturnType__revoked_at_us | None: ...
 
