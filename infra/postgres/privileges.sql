@@ -31,6 +31,16 @@ GRANT EXECUTE ON FUNCTION federation.list_notes(uuid, bytea, integer, bigint, uu
 GRANT EXECUTE ON FUNCTION federation.list_memory(uuid, bytea, integer, bigint, uuid, integer) TO mosaic_edge_inbound;
 GRANT EXECUTE ON FUNCTION federation.list_credentials(uuid, bytea, integer, bigint, uuid, integer) TO mosaic_edge_inbound;
 GRANT EXECUTE ON FUNCTION federation.list_api_keys(uuid, bytea, integer, bigint, uuid, integer) TO mosaic_edge_inbound;
+GRANT EXECUTE ON FUNCTION federation.get_tasks(uuid, bytea, uuid) TO mosaic_edge_inbound;
+GRANT EXECUTE ON FUNCTION federation.get_notes(uuid, bytea, uuid) TO mosaic_edge_inbound;
+GRANT EXECUTE ON FUNCTION federation.get_memory(uuid, bytea, uuid) TO mosaic_edge_inbound;
+GRANT EXECUTE ON FUNCTION federation.get_credentials(uuid, bytea, uuid) TO mosaic_edge_inbound;
+GRANT EXECUTE ON FUNCTION federation.get_api_keys(uuid, bytea, uuid) TO mosaic_edge_inbound;
+GRANT EXECUTE ON FUNCTION federation.search_tasks(uuid, bytea, text, integer) TO mosaic_edge_inbound;
+GRANT EXECUTE ON FUNCTION federation.search_notes(uuid, bytea, text, integer) TO mosaic_edge_inbound;
+GRANT EXECUTE ON FUNCTION federation.search_memory(uuid, bytea, text, real[], integer) TO mosaic_edge_inbound;
+GRANT EXECUTE ON FUNCTION federation.search_credentials(uuid, bytea, text, integer) TO mosaic_edge_inbound;
+GRANT EXECUTE ON FUNCTION federation.search_api_keys(uuid, bytea, text, integer) TO mosaic_edge_inbound;
 GRANT EXECUTE ON FUNCTION federation.append_audit(bytea, bigint, bytea, json) TO mosaic_edge_inbound;
 
 -- mosaic_edge_outbound: what a local user's query needs, and no table.
@@ -41,11 +51,32 @@ GRANT EXECUTE ON FUNCTION federation.local_list_notes(uuid, integer, bigint, uui
 GRANT EXECUTE ON FUNCTION federation.local_list_memory(uuid, integer, bigint, uuid) TO mosaic_edge_outbound;
 GRANT EXECUTE ON FUNCTION federation.local_list_credentials(uuid, integer, bigint, uuid) TO mosaic_edge_outbound;
 GRANT EXECUTE ON FUNCTION federation.local_list_api_keys(uuid, integer, bigint, uuid) TO mosaic_edge_outbound;
+GRANT EXECUTE ON FUNCTION federation.local_get_tasks(uuid, uuid) TO mosaic_edge_outbound;
+GRANT EXECUTE ON FUNCTION federation.local_get_notes(uuid, uuid) TO mosaic_edge_outbound;
+GRANT EXECUTE ON FUNCTION federation.local_get_memory(uuid, uuid) TO mosaic_edge_outbound;
+GRANT EXECUTE ON FUNCTION federation.local_get_credentials(uuid, uuid) TO mosaic_edge_outbound;
+GRANT EXECUTE ON FUNCTION federation.local_get_api_keys(uuid, uuid) TO mosaic_edge_outbound;
+GRANT EXECUTE ON FUNCTION federation.local_search_tasks(uuid, text, integer) TO mosaic_edge_outbound;
+GRANT EXECUTE ON FUNCTION federation.local_search_notes(uuid, text, integer) TO mosaic_edge_outbound;
+GRANT EXECUTE ON FUNCTION federation.local_search_memory(uuid, text, real[], integer) TO mosaic_edge_outbound;
+GRANT EXECUTE ON FUNCTION federation.local_search_credentials(uuid, text, integer) TO mosaic_edge_outbound;
+GRANT EXECUTE ON FUNCTION federation.local_search_api_keys(uuid, text, integer) TO mosaic_edge_outbound;
 GRANT EXECUTE ON FUNCTION federation.append_audit(bytea, bigint, bytea, json) TO mosaic_edge_outbound;
 
 -- mosaic_grants: the ledger. Who a grant is for, and what it shows, is written once; what was active is kept, by triggers.
 GRANT USAGE ON SCHEMA federation TO mosaic_grants;
 GRANT EXECUTE ON FUNCTION federation.schema_version() TO mosaic_grants;
+-- How much a scope shows, and whether one row: for preview and explain, which show no row.
+GRANT EXECUTE ON FUNCTION federation.count_tasks(uuid, jsonb, jsonb) TO mosaic_grants;
+GRANT EXECUTE ON FUNCTION federation.count_notes(uuid, jsonb, jsonb) TO mosaic_grants;
+GRANT EXECUTE ON FUNCTION federation.count_memory(uuid, jsonb, jsonb) TO mosaic_grants;
+GRANT EXECUTE ON FUNCTION federation.count_credentials(uuid, jsonb, jsonb) TO mosaic_grants;
+GRANT EXECUTE ON FUNCTION federation.count_api_keys(uuid, jsonb, jsonb) TO mosaic_grants;
+GRANT EXECUTE ON FUNCTION federation.locate_tasks(uuid, jsonb, uuid) TO mosaic_grants;
+GRANT EXECUTE ON FUNCTION federation.locate_notes(uuid, jsonb, uuid) TO mosaic_grants;
+GRANT EXECUTE ON FUNCTION federation.locate_memory(uuid, jsonb, uuid) TO mosaic_grants;
+GRANT EXECUTE ON FUNCTION federation.locate_credentials(uuid, jsonb, uuid) TO mosaic_grants;
+GRANT EXECUTE ON FUNCTION federation.locate_api_keys(uuid, jsonb, uuid) TO mosaic_grants;
 GRANT EXECUTE ON FUNCTION federation.append_audit(bytea, bigint, bytea, json) TO mosaic_grants;
 GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE federation.federation_peers TO mosaic_grants;
 GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE federation.federation_peer_keys TO mosaic_grants;
@@ -63,6 +94,10 @@ GRANT SELECT ON TABLE federation.federation_audit_log TO mosaic_grants;
 GRANT SELECT, INSERT ON TABLE federation.federation_audit_chains TO mosaic_grants;
 GRANT UPDATE (closed_at_us) ON TABLE federation.federation_audit_chains TO mosaic_grants;
 GRANT SELECT, INSERT ON TABLE federation.federation_audit_heads TO mosaic_grants;
+GRANT SELECT, INSERT ON TABLE federation.federation_audit_grant_heads TO mosaic_grants;
+GRANT UPDATE (rows, hash, time_us, signature) ON TABLE federation.federation_audit_grant_heads TO mosaic_grants;
+GRANT SELECT, INSERT ON TABLE federation.federation_audit_month_ends TO mosaic_grants;
+GRANT SELECT, INSERT, DELETE ON TABLE federation.federation_received_grant_heads TO mosaic_grants;
 GRANT USAGE ON SCHEMA public TO mosaic_grants;
 GRANT SELECT (id, email, name, active) ON TABLE public.users TO mosaic_grants;
 GRANT SELECT (id, name) ON TABLE public.teams TO mosaic_grants;
@@ -72,7 +107,7 @@ GRANT SELECT (user_id, team_id) ON TABLE public.team_members TO mosaic_grants;
 GRANT USAGE ON SCHEMA federation TO mosaic_audit_definer;
 GRANT SELECT, INSERT ON TABLE federation.federation_audit_log TO mosaic_audit_definer;
 GRANT SELECT ON TABLE federation.federation_audit_chains TO mosaic_audit_definer;
-GRANT UPDATE (head_seq, head_hash) ON TABLE federation.federation_audit_chains TO mosaic_audit_definer;
+GRANT UPDATE (head_seq, head_hash, head_time_us) ON TABLE federation.federation_audit_chains TO mosaic_audit_definer;
 
 -- mosaic_read_definer: the read functions run as it. Every column that visibility, order and answers need; never a secret.
 GRANT USAGE ON SCHEMA federation TO mosaic_read_definer;

@@ -16,6 +16,11 @@ from tests.support.postgres import Database
 ROLES: Final = (*SERVICE_ROLES, READ_DEFINER, AUDIT_DEFINER)
 EDGES: Final = ("mosaic_edge_inbound", "mosaic_edge_outbound")
 
+# What is read under a grant, what a local user reads, and what shows no row: each for one service alone.
+OF_GRANTS: Final = ("list", "get", "search")
+OF_USERS: Final = ("local_list", "local_get", "local_search")
+OF_SCOPES: Final = ("count", "locate")
+
 # Each is refused before it touches anything, or touches no row.
 ATTEMPTS: Final = {
     "SELECT": "SELECT {column} FROM {table} LIMIT 0",
@@ -144,8 +149,11 @@ def test_the_file_lists_every_resource() -> None:
     grants = read_grants()
     executable = {(grant.role, grant.target.partition("(")[0]) for grant in grants if grant.kind == "FUNCTION"}
     for resource in REGISTRY.values():
-        assert ("mosaic_edge_inbound", f"federation.list_{resource.name}") in executable
-        assert ("mosaic_edge_outbound", f"federation.local_list_{resource.name}") in executable
+        families = {family for _, name in executable if (family := name.removesuffix(resource.name)) != name}
+        assert families == {f"federation.{family}_" for family in (*OF_GRANTS, *OF_USERS, *OF_SCOPES)}
+        for role, reads in (("mosaic_edge_inbound", OF_GRANTS), ("mosaic_edge_outbound", OF_USERS), ("mosaic_grants", OF_SCOPES)):
+            for family in reads:
+                assert [who for who, name in executable if name == f"federation.{family}_{resource.name}"] == [role]
         readable = [grant.columns for grant in grants if grant.role == READ_DEFINER and grant.target == resource.table]
         assert [set(names) for names in readable] == [set(resource.readable)]
         assert any(statement.startswith(f"REVOKE ALL ON TABLE {resource.table} ") for statement in read_statements())

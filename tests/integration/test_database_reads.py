@@ -1,8 +1,8 @@
 """The last guard: what the read functions give, and to whom."""
 
+import json
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID, uuid4
@@ -16,10 +16,16 @@ from mosaic_federation_edge.domain.pages import MAX_PAGE_BYTES
 from mosaic_grants.adapters.schema.functions import PAGE_BYTES
 from psycopg.rows import dict_row
 
+from tests.support.grant_states import OUT_OF_SCOPE, REFUSED, Change, revoked, superseded
 from tests.support.postgres import Database
 from tests.support.rows import Rows, WrittenGrant
+from tests.support.written import NOW, Written, draw_rule, draw_scope, draw_world, newest_first, seen_by, within_filter
 
-NOW: Final = datetime(2026, 3, 1, 12, tzinfo=UTC)
+OF_A_RESOURCE: Final = [
+    "list_tasks(%s, %s, 50, NULL, NULL, 0)",
+    "get_tasks(%s, %s, gen_random_uuid())",
+    "search_tasks(%s, %s, 'title', 50)",
+]
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +44,42 @@ def inbound(module_database: Database) -> Iterator[psycopg.Connection[dict[str, 
 def outbound(module_database: Database) -> Iterator[psycopg.Connection[dict[str, Any]]]:
     with psycopg.connect(module_database.url("mosaic_edge_outbound"), autocommit=True, row_factory=dict_row) as connection:
         yield connection
+
+
+@pytest.fixture(scope="module")
+def ledger(module_database: Database) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    with module_database.connect("mosaic_grants") as connection:
+        yield connection
+
+
+def get_row(
+    connection: psycopg.Connection[dict[str, Any]], grant: WrittenGrant, row_id: UUID, resource: str = "tasks"
+) -> dict[str, Any]:
+    statement = f"SELECT * FROM federation.get_{resource}(%s, %s, %s)"
+    (answer,) = connection.execute(statement, (grant.id, grant.fingerprint, row_id)).fetchall()
+    return answer
+
+
+def absent() -> Written:
+    return Written(uuid4(), uuid4(), None, NOW)
+
+
+def locate(ledger: psycopg.Connection[tuple[Any, ...]], resource: str, user: UUID, scope: dict[str, Any], row_id: UUID) -> object:
+    row = ledger.execute(f"SELECT federation.locate_{resource}(%s, %s, %s)", (user, json.dumps(scope), row_id)).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def count(
+    ledger: psycopg.Connection[tuple[Any, ...]],
+    resource: str,
+    user: UUID,
+    scope: dict[str, Any],
+    against: dict[str, Any] | None = None,
+) -> tuple[Any, ...] | None:
+    statement = f"SELECT * FROM federation.count_{resource}(%s, %s, %s)"
+    documents = json.dumps(scope), None if against is None else json.dumps(against)
+    return ledger.execute(statement, (user, *documents)).fetchone()
 
 
 def list_rows(
@@ -72,162 +114,63 @@ def walk(connection: psycopg.Connection[dict[str, Any]], grant: WrittenGrant, re
         after = page[-1]["updated_at_us"], page[-1]["id"]
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
-    id: UUID
-    owner: UUID
-    team: UUID | None
-    updated_at: datetime
-
-
-def newest_first(visible: Sequence[Written]) -> list[str]:
-    return [str(row.id) for row in sorted(visible, key=lambda row: (-row.updated_at.timestamp(), row.id.bytes))]
-
-
-def natively_visible(written: Sequence[Written], subject: UUID, teams: set[UUID]) -> list[Written]:
-    """contracts.md, Native RBAC: a row they own, or of a team they are a member of now."""
-    return [row for row in written if row.owner == subject or row.team in teams]
-
-
-def within_filter(visible: Sequence[Written], subject: UUID, rule: dict[str, Any] | None) -> list[Written]:
-    if rule is None:
-        return list(visible)
-    included = {UUID(team) for team in rule.get("include_teams", [])}
-    personal = rule.get("include_personal", True)
-    return [row for row in visible if (row.team is None and row.owner == subject and personal) or row.team in included]
-
-
 @pytest.mark.parametrize("seed", range(12))
 def test_gives_exactly_what_the_model_allows(
-    rows: Rows, inbound: psycopg.Connection[dict[str, Any]], outbound: psycopg.Connection[dict[str, Any]], seed: int
+    rows: Rows,
+    inbound: psycopg.Connection[dict[str, Any]],
+    outbound: psycopg.Connection[dict[str, Any]],
+    ledger: psycopg.Connection[tuple[Any, ...]],
+    seed: int,
 ) -> None:
-    """Whatever the owners, teams, filters, caps, page sizes and equal times: native visibility ∩ filter, capped, in order."""
+    """Whatever the owners, teams, filters, caps, page sizes and equal times: native visibility ∩ filter, capped, in order.
+
+    A row by its id, its whereabouts and the counts of preview agree with what is listed.
+    """
     choose = random.Random(seed)
-    resource = choose.choice(list(REGISTRY))
-    people = [rows.user() for _ in range(4)]
-    teams = [rows.team(*choose.sample(people, choose.randint(0, 4))) for _ in range(5)]
-    times = [NOW - timedelta(microseconds=choose.randint(0, 3)) for _ in range(3)] + [NOW + timedelta(days=9, microseconds=1)]
-    written = []
-    for _ in range(choose.randint(0, 60)):
-        owner, team, time = choose.choice(people), choose.choice([None, *teams]), choose.choice(times)
-        written.append(Written(rows.resource(resource, owner, team, time), owner, team, time))
-
+    world = draw_world(rows, choose)
+    resource = world.resource
     for _ in range(12):
-        subject = choose.choice(people)
-        memberships = rows.owner.execute("SELECT team_id FROM public.team_members WHERE user_id = %s", (subject,)).fetchall()
-        visible = natively_visible(written, subject, {team for (team,) in memberships})
-        rule: dict[str, Any] | None = choose.choice(
-            [None, {}, {"include_teams": [str(team) for team in choose.sample(teams, choose.randint(0, 5))]}]
-        )
-        if rule is not None and choose.random() < 0.5:
-            rule["include_personal"] = choose.random() < 0.5
-        cap = choose.choice([1, 2, 7, 20, 500])
-        scope = {"resources": [resource], "max_rows_per_query": cap, "filters": {} if rule is None else {resource: rule}}
-        expected = newest_first(within_filter(visible, subject, rule))
+        subject = choose.choice(world.people)
+        visible = seen_by(rows, world, subject)
+        rule = draw_rule(world, choose)
+        scope = draw_scope(world, rule, choose)
+        cap = scope["max_rows_per_query"]
+        shown = within_filter(visible, subject, rule)
+        expected = newest_first(shown)
 
-        ids, truncated = walk(inbound, rows.grant(subject, scope), resource, limit=choose.choice([1, 3, 10, 50]))
+        grant = rows.grant(subject, scope)
+        ids, truncated = walk(inbound, grant, resource, limit=choose.choice([1, 3, 10, 50]))
         assert ids == expected[:cap]
         assert truncated == (len(expected) > cap)
 
         local = outbound.execute(f"SELECT * FROM federation.local_list_{resource}(%s, 500, NULL, NULL)", (subject,)).fetchall()
         assert [row["id"] for row in local] == newest_first(visible)
 
+        for row in (*choose.sample(world.written, min(8, len(world.written))), absent()):
+            expected_visibility = "visible" if row in shown else "out_of_scope" if row in visible else "not_visible"
+            got = get_row(inbound, grant, row.id, resource)
+            assert (got["visibility"], got["id"]) == (expected_visibility, str(row.id) if row in shown else None)
+            assert row in shown or {*got.values()} == {None, expected_visibility}
+            assert locate(ledger, resource, subject, scope, row.id) == expected_visibility
+            at_home = outbound.execute(f"SELECT * FROM federation.local_get_{resource}(%s, %s)", (subject, row.id)).fetchone()
+            assert at_home is not None
+            assert (at_home["visibility"], at_home["id"]) == (("visible", str(row.id)) if row in visible else ("not_visible", None))
 
-def sql(statement: str) -> Callable[[Rows, WrittenGrant], WrittenGrant]:
-    """A change of the ledger; %(grant)s, %(peer)s, %(subject)s are the grant's."""
-
-    def change(rows: Rows, grant: WrittenGrant) -> WrittenGrant:
-        rows.owner.execute(statement, {"grant": grant.id, "peer": grant.peer_id, "subject": grant.subject})
-        return grant
-
-    return change
-
-
-def in_turn(*changes: Callable[[Rows, WrittenGrant], WrittenGrant]) -> Callable[[Rows, WrittenGrant], WrittenGrant]:
-    def change(rows: Rows, grant: WrittenGrant) -> WrittenGrant:
-        for each in changes:
-            grant = each(rows, grant)
-        return grant
-
-    return change
-
-
-def other_grant_id(rows: Rows, grant: WrittenGrant) -> WrittenGrant:
-    return WrittenGrant(uuid4(), grant.fingerprint, grant.peer_id, grant.subject)
-
-
-def never_pinned(rows: Rows, grant: WrittenGrant) -> WrittenGrant:
-    return WrittenGrant(grant.id, bytes(32), grant.peer_id, grant.subject)
-
-
-def pinned_for_another_grant(rows: Rows, grant: WrittenGrant) -> WrittenGrant:
-    return WrittenGrant(grant.id, rows.grant(grant.subject).fingerprint, grant.peer_id, grant.subject)
-
-
-pending = sql("UPDATE federation.federation_grants SET status = 'pending' WHERE id = %(grant)s")
-revoked = sql("UPDATE federation.federation_grants SET status = 'revoked', revoked_at = now() WHERE id = %(grant)s")
-expired = sql("UPDATE federation.federation_grants SET status = 'expired' WHERE id = %(grant)s")
-past_its_end = sql("UPDATE federation.federation_grants SET expires_at = now() WHERE id = %(grant)s")
-peer_suspended = sql("UPDATE federation.federation_peers SET state = 'suspended' WHERE id = %(peer)s")
-peer_pending = sql("UPDATE federation.federation_peers SET state = 'pending' WHERE id = %(peer)s")
-peer_revoked = sql("UPDATE federation.federation_peers SET state = 'revoked', revoked_at = now() WHERE id = %(peer)s")
-certificate_revoked = sql(
-    "UPDATE federation.federation_certificates SET state = 'revoked', revoked_at = now() WHERE grant_id = %(grant)s"
-)
-certificate_expired = sql("UPDATE federation.federation_certificates SET not_after = now() WHERE grant_id = %(grant)s")
-user_disabled = sql("UPDATE public.users SET active = false WHERE id = %(subject)s")
-user_gone = sql("DELETE FROM public.users WHERE id = %(subject)s")
-
-
-def superseded(hours: float) -> Callable[[Rows, WrittenGrant], WrittenGrant]:
-    return sql(
-        "UPDATE federation.federation_certificates SET state = 'superseded',"
-        f" superseded_at = now() - interval '{hours} hours' WHERE grant_id = %(grant)s"
-    )
-
-
-def scope(document: str) -> Callable[[Rows, WrittenGrant], WrittenGrant]:
-    return sql(f"UPDATE federation.federation_grants SET scope = '{document}' WHERE id = %(grant)s")
-
-
-REFUSED = [
-    pytest.param(other_grant_id, "MF001", id="grant unknown"),
-    pytest.param(pending, "MF001", id="grant pending"),
-    pytest.param(in_turn(pending, never_pinned), "MF001", id="pending is said before anything about the certificate"),
-    pytest.param(never_pinned, "MF002", id="certificate never pinned"),
-    pytest.param(pinned_for_another_grant, "MF002", id="certificate of another grant"),
-    pytest.param(in_turn(revoked, never_pinned), "MF002", id="a stranger does not learn that the grant was revoked"),
-    pytest.param(revoked, "MF003", id="grant revoked"),
-    pytest.param(expired, "MF004", id="grant expired"),
-    pytest.param(past_its_end, "MF004", id="grant past its end by the database's clock, nobody has marked it yet"),
-    pytest.param(in_turn(revoked, peer_suspended), "MF003", id="the grant's end is said before the peer's state"),
-    pytest.param(peer_pending, "MF005", id="peer pending"),
-    pytest.param(peer_suspended, "MF005", id="peer suspended"),
-    pytest.param(peer_revoked, "MF005", id="peer revoked"),
-    pytest.param(in_turn(peer_suspended, certificate_revoked), "MF005", id="the peer's state is said before the certificate's"),
-    pytest.param(certificate_revoked, "MF006", id="certificate revoked"),
-    pytest.param(superseded(24.01), "MF006", id="certificate superseded more than a day ago"),
-    pytest.param(certificate_expired, "MF007", id="certificate expired on an open connection"),
-    pytest.param(in_turn(certificate_expired, user_disabled), "MF007", id="the certificate is judged before the user"),
-    pytest.param(user_disabled, "MF008", id="subject user disabled"),
-    pytest.param(user_gone, "MF008", id="subject user gone"),
-]
-OUT_OF_SCOPE = [
-    pytest.param(scope('{"resources": ["notes"], "max_rows_per_query": 5}'), id="not in scope"),
-    pytest.param(scope('{"resources": ["tasks"], "excluded_resources": ["tasks"], "max_rows_per_query": 5}'), id="excluded"),
-    pytest.param(
-        scope('{"resources": ["tasks"], "filters": {"tasks": null}, "max_rows_per_query": 5}'), id="a filter that is none"
-    ),
-]
+        other_rule = draw_rule(world, choose)
+        others = within_filter(visible, subject, other_rule)
+        both = [row for row in shown if row in others]
+        assert count(ledger, resource, subject, scope) == (len(shown), None, None)
+        against = draw_scope(world, other_rule, choose)
+        assert count(ledger, resource, subject, scope, against) == (len(shown), len(others), len(both))
 
 
 @pytest.mark.parametrize(("change", "sqlstate"), REFUSED)
-@pytest.mark.parametrize("function", ["list_tasks(%s, %s, 50, NULL, NULL, 0)", "capabilities(%s, %s)"])
+@pytest.mark.parametrize("function", [*OF_A_RESOURCE, "capabilities(%s, %s)"])
 def test_gives_nothing_without_a_live_grant(
     rows: Rows,
     inbound: psycopg.Connection[dict[str, Any]],
     function: str,
-    change: Callable[[Rows, WrittenGrant], WrittenGrant],
+    change: Change,
     sqlstate: str,
 ) -> None:
     """Whoever has anything but a live grant and its live certificate gets a refusal that says why, in the contract's order."""
@@ -242,15 +185,16 @@ def test_gives_nothing_without_a_live_grant(
 
 
 @pytest.mark.parametrize("change", OUT_OF_SCOPE)
+@pytest.mark.parametrize("function", OF_A_RESOURCE)
 def test_gives_nothing_of_a_resource_that_the_grant_does_not_show(
-    rows: Rows, inbound: psycopg.Connection[dict[str, Any]], change: Callable[[Rows, WrittenGrant], WrittenGrant]
+    rows: Rows, inbound: psycopg.Connection[dict[str, Any]], function: str, change: Change
 ) -> None:
     """A resource outside the scope, or excluded from it, is refused though the grant lives; capabilities are answered."""
     subject = rows.user()
     rows.resource("tasks", subject)
     grant = change(rows, rows.grant(subject))
     with pytest.raises(psycopg.Error) as refused:
-        list_rows(inbound, grant)
+        inbound.execute(f"SELECT * FROM federation.{function}", (grant.id, grant.fingerprint))
     refusal = REFUSALS[str(refused.value.sqlstate)]
     assert (refusal.layer, refusal.reason) == (Layer.SCOPE, Reason.RESOURCE_NOT_GRANTED)
     assert inbound.execute("SELECT * FROM federation.capabilities(%s, %s)", (grant.id, grant.fingerprint)).rowcount == 1
@@ -420,11 +364,22 @@ def test_the_edge_ends_its_pages_where_the_database_does() -> None:
     assert PAGE_BYTES == MAX_PAGE_BYTES == MIB
 
 
-def test_a_local_user_who_is_disabled_or_unknown_reads_nothing(rows: Rows, outbound: psycopg.Connection[dict[str, Any]]) -> None:
+@pytest.mark.parametrize(
+    "function",
+    [
+        "local_list_tasks(%s, 50, NULL, NULL)",
+        "local_get_tasks(%s, gen_random_uuid())",
+        "local_search_tasks(%s, 'title', 50)",
+        "local_search_memory(%s, 'title', NULL, 50)",
+    ],
+)
+def test_a_local_user_who_is_disabled_or_unknown_reads_nothing(
+    rows: Rows, outbound: psycopg.Connection[dict[str, Any]], function: str
+) -> None:
     """Local reads ask the same of their user as federated reads of their subject."""
     for user in (rows.user(active=False), uuid4()):
         with pytest.raises(psycopg.Error) as refused:
-            outbound.execute("SELECT * FROM federation.local_list_tasks(%s, 50, NULL, NULL)", (user,))
+            outbound.execute(f"SELECT * FROM federation.{function}", (user,))
         assert REFUSALS[str(refused.value.sqlstate)].reason is Reason.SUBJECT_INACTIVE
 
 
@@ -450,3 +405,76 @@ def test_what_a_session_sets_does_not_change_what_a_function_reads(rows: Rows, m
         for setting in ("search_path = pg_temp, public", "standard_conforming_strings = off", "datestyle = 'German, DMY'"):
             edge.execute(f"SET {setting}")
         assert len(list_rows(edge, grant)) == 1
+
+
+@pytest.mark.parametrize("time", ["infinity", "-infinity", "12026-01-01"])
+def test_what_no_list_shows_nothing_else_shows(
+    rows: Rows,
+    inbound: psycopg.Connection[dict[str, Any]],
+    ledger: psycopg.Connection[tuple[Any, ...]],
+    time: str,
+) -> None:
+    """A row with an impossible time is not there by its id, not counted and not found: preview counts what paging gives."""
+    subject = rows.user()
+    row = rows.resource("tasks", subject, updated_at=time)
+    scope = {"resources": ["tasks"], "max_rows_per_query": 5}
+    grant = rows.grant(subject, scope)
+    assert get_row(inbound, grant, row)["visibility"] == "not_visible"
+    assert locate(ledger, "tasks", subject, scope, row) == "not_visible"
+    assert count(ledger, "tasks", subject, scope, scope) == (0, 0, 0)
+    assert inbound.execute("SELECT FROM federation.search_tasks(%s, %s, 'title', 5)", (grant.id, grant.fingerprint)).rowcount == 0
+
+
+def test_the_cap_hides_no_row_from_get(rows: Rows, inbound: psycopg.Connection[dict[str, Any]]) -> None:
+    """A cap of one row shows the newest in a list, and any by its id."""
+    subject = rows.user()
+    oldest = [rows.resource("tasks", subject, updated_at=NOW - timedelta(hours=age)) for age in range(3)][-1]
+    grant = rows.grant(subject, {"resources": ["tasks"], "max_rows_per_query": 1})
+    assert get_row(inbound, grant, oldest)["visibility"] == "visible"
+
+
+@pytest.mark.parametrize("resource", REGISTRY)
+def test_a_row_by_its_id_is_the_row_of_the_list(
+    rows: Rows, inbound: psycopg.Connection[dict[str, Any]], outbound: psycopg.Connection[dict[str, Any]], resource: str
+) -> None:
+    """The same columns with the same values, none of them secret."""
+    subject = rows.user()
+    row = rows.resource(resource, subject, rows.team(subject), NOW)
+    grant = rows.grant(subject)
+    (listed,) = list_rows(inbound, grant, resource)
+    expected = {name: value for name, value in listed.items() if name not in {"found", "budget"}} | {"visibility": "visible"}
+    assert get_row(inbound, grant, row, resource) == expected
+    local = outbound.execute(f"SELECT * FROM federation.local_get_{resource}(%s, %s)", (subject, row)).fetchall()
+    assert local == [expected]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        pytest.param({"resources": ["notes"], "max_rows_per_query": 5}, id="names another resource"),
+        pytest.param({"resources": ["tasks"], "excluded_resources": ["tasks"], "max_rows_per_query": 5}, id="excludes it"),
+        pytest.param({"resources": ["tasks"], "filters": {"tasks": None}, "max_rows_per_query": 5}, id="a filter that is none"),
+        pytest.param({}, id="says nothing"),
+    ],
+)
+def test_a_scope_that_does_not_show_the_resource_counts_nothing(
+    rows: Rows, ledger: psycopg.Connection[tuple[Any, ...]], document: dict[str, Any]
+) -> None:
+    """Preview of it is zero, on either side, and the user's row is out of its scope."""
+    subject = rows.user()
+    row = rows.resource("tasks", subject)
+    whole = {"resources": ["tasks"], "max_rows_per_query": 5}
+    assert count(ledger, "tasks", subject, document, whole) == (0, 1, 0)
+    assert count(ledger, "tasks", subject, whole, document) == (1, 0, 0)
+    assert locate(ledger, "tasks", subject, document, row) == "out_of_scope"
+
+
+@pytest.mark.parametrize("function", ["count_tasks(%s, '{}', NULL)", "locate_tasks(%s, '{}', gen_random_uuid())"])
+def test_nothing_is_counted_for_a_user_who_is_not_active(
+    rows: Rows, ledger: psycopg.Connection[tuple[Any, ...]], function: str
+) -> None:
+    """Preview says of a disabled or unknown user what a read would."""
+    for user in (rows.user(active=False), uuid4()):
+        with pytest.raises(psycopg.Error) as refused:
+            ledger.execute(f"SELECT * FROM federation.{function}", (user,))
+        assert refused.value.sqlstate == "MF008"

@@ -258,6 +258,11 @@ def test_its_owner_is_told_what_to_run_and_then_reads_work(beside_an_application
         "GRANT SELECT",
         "CREATE INDEX CONCURRENTLY",
     }
+    assert {missing.what.partition(" USING ")[2].partition(" ")[0] for missing in told if "INDEX" in missing.statement} == {
+        "btree",
+        "gin",
+        "hnsw",
+    }
     with database.connect_superuser() as application:
         application.execute(sql.SQL("SET SESSION AUTHORIZATION {}").format(sql.Identifier(APPLICATION_OWNER)))
         user = application.execute("SELECT id FROM public.users").fetchone()

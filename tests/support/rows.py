@@ -46,8 +46,10 @@ class Rows:
             self.owner.execute("INSERT INTO public.team_members (user_id, team_id) VALUES (%s, %s)", (member, team))
         return team
 
-    def resource(self, name: str, owner: UUID, team: UUID | None = None, updated_at: datetime | str | None = None) -> UUID:
-        """One row of a resource; updated_at may be 'infinity'. Every text, secrets too, is the column's name."""
+    def resource(
+        self, name: str, owner: UUID, team: UUID | None = None, updated_at: datetime | str | None = None, **columns: object
+    ) -> UUID:
+        """One row of a resource; updated_at may be 'infinity'. Every text that is not given, secrets too, is the column's name."""
         row = uuid4()
         values: dict[str, object] = {
             column.name: column.name if column.type is ColumnType.TEXT else None
@@ -55,6 +57,8 @@ class Rows:
             if not (column.type is ColumnType.TIMESTAMPTZ and not column.nullable)
         }
         values |= {"id": row, "owner_id": owner, "team_id": team, "updated_at": updated_at or datetime.now(UTC)}
+        # pgvector reads what JSON writes.
+        values |= {name: json.dumps(value) if isinstance(value, list) else value for name, value in columns.items()}
         self.insert(REGISTRY[name].table, values)
         return row
 

@@ -11,6 +11,10 @@ from enum import StrEnum, unique
 from types import MappingProxyType
 from typing import Final
 
+TEXT_SEARCH_CONFIGURATION: Final = "english"
+"""How words are cut out of texts and queries: the indexes are built with it, so another one is a new index for each resource."""
+MAX_QUERY_CHARACTERS: Final = 512
+
 
 @unique
 class ColumnType(StrEnum):

@@ -5,6 +5,7 @@ application, and then nothing is created or altered outside schema federation: w
 owner to run.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -12,6 +13,8 @@ from typing import Final
 
 from mosaic_common.resources import REGISTRY, Column, Resource
 from sqlalchemy import Connection, bindparam, text
+
+from mosaic_grants.adapters.schema.searched import words_and_viewers
 
 MARK: Final = "Made by Mosaic Federation for standalone use."
 
@@ -49,11 +52,11 @@ class Application(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class KeysetIndex:
-    """An index in the order of a page, for one visibility branch of the read functions.
+class Index:
+    """An index that the read functions need.
 
     Attributes:
-        shape: everything behind ON, spelled as pg_get_indexdef spells it.
+        shape: everything behind ON.
     """
 
     name: str
@@ -69,14 +72,24 @@ class KeysetIndex:
         return f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {self.name} ON {self.shape};"
 
 
-def keyset_indexes() -> Iterator[KeysetIndex]:
-    """One per visibility branch, so that a page costs the same however many rows lie outside it."""
+def needed_indexes() -> Iterator[Index]:
+    """All that the read functions use, on tables that may be of any size."""
+    yield from _keyset_indexes()
+    for resource in REGISTRY.values():
+        yield Index(f"mosaic_{resource.name}_search", f"{resource.table} USING gin ({words_and_viewers(resource, '')})")
+        if resource.embedding:
+            shape = f"{resource.table} USING hnsw ({resource.embedding.column} public.vector_cosine_ops)"
+            yield Index(f"mosaic_{resource.name}_nearest", shape)
+
+
+def _keyset_indexes() -> Iterator[Index]:
+    """One per visibility branch, in the order of a page, so that a page costs the same however many rows lie outside it."""
     for resource in REGISTRY.values():
         name, table = f"mosaic_{resource.name}", f"{resource.table} USING btree"
-        yield KeysetIndex(f"{name}_owned", f"{table} (owner_id, updated_at DESC, id)")
-        yield KeysetIndex(f"{name}_personal", f"{table} (owner_id, updated_at DESC, id) WHERE (team_id IS NULL)")
-        yield KeysetIndex(f"{name}_team", f"{table} (team_id, updated_at DESC, id) WHERE (team_id IS NOT NULL)")
-        yield KeysetIndex(f"{name}_owned_in_team", f"{table} (team_id, owner_id, updated_at DESC, id) WHERE (team_id IS NOT NULL)")
+        yield Index(f"{name}_owned", f"{table} (owner_id, updated_at DESC, id)")
+        yield Index(f"{name}_personal", f"{table} (owner_id, updated_at DESC, id) WHERE (team_id IS NULL)")
+        yield Index(f"{name}_team", f"{table} (team_id, updated_at DESC, id) WHERE (team_id IS NOT NULL)")
+        yield Index(f"{name}_owned_in_team", f"{table} (team_id, owner_id, updated_at DESC, id) WHERE (team_id IS NOT NULL)")
 
 
 def find_application(connection: Connection) -> Application:
@@ -88,18 +101,26 @@ def find_application(connection: Connection) -> Application:
 
 
 def create_application(connection: Connection) -> None:
-    """Create the standalone tables and their keyset indexes, as far as they are absent."""
+    """Create the standalone tables and their indexes, as far as they are absent."""
     for table, columns in (*_DIRECTORY_TABLES.items(), *((r.table, _columns(r)) for r in REGISTRY.values())):
         connection.exec_driver_sql(f"CREATE TABLE IF NOT EXISTS {table} ({columns}\n)")
         connection.exec_driver_sql(f"COMMENT ON TABLE {table} IS '{MARK}'")
-    for index in keyset_indexes():
+    for index in needed_indexes():
         connection.exec_driver_sql(index.statement)
 
 
-def find_missing_indexes(connection: Connection) -> tuple[KeysetIndex, ...]:
-    """The keyset indexes for which no valid index of the same shape stands, whatever its name."""
-    present = set(connection.scalars(_INDEX_SHAPES, {"tables": list(TABLES)}))
-    return tuple(index for index in keyset_indexes() if index.shape not in present)
+def find_missing_indexes(connection: Connection) -> tuple[Index, ...]:
+    """Those for which no valid index of the same shape stands, whatever its name."""
+    present = {_comparable(shape) for shape in connection.scalars(_INDEX_SHAPES, {"tables": list(TABLES)})}
+    return tuple(index for index in needed_indexes() if _comparable(index.shape) not in present)
+
+
+def _comparable(shape: str) -> str:
+    """What two spellings of one index share.
+
+    pg_get_indexdef writes out casts and parentheses, and qualifies names as the session's search path demands.
+    """
+    return _SPELLING.sub("", shape).lower()
 
 
 def _columns(resource: Resource) -> str:
@@ -111,6 +132,8 @@ def _column(column: Column) -> str:
     constraint = _DEFAULTS.get(column.name) or ("" if column.nullable else "NOT NULL")
     return f"{column.name} {column.type} {constraint}".rstrip()
 
+
+_SPELLING: Final = re.compile(r' WITH \([^)]*\)|::(?:text|regconfig)|pg_catalog\.|public\.|[()" ]')
 
 _COMMENTS: Final = text(
     """

@@ -4,15 +4,20 @@ The SQL stands in the files beside this one, to be read as SQL; what differs bet
 filled in comes from outside the code.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import resources
 from textwrap import indent
 from typing import Final
 
-from mosaic_common.resources import REGISTRY, Column, ColumnType, Resource
+from mosaic_common.resources import REGISTRY, Resource
 
+from mosaic_grants.adapters.schema.functions import columns, templates
+from mosaic_grants.adapters.schema.functions.columns import PAGE_BYTES
+from mosaic_grants.adapters.schema.functions.searches import search_parts
+from mosaic_grants.adapters.schema.functions.templates import part
+from mosaic_grants.adapters.schema.functions.visibility import DATED, filtered, included, native, page_of, rows_of, shown
 from mosaic_grants.adapters.schema.names import AUDIT_DEFINER, READ_DEFINER, SCHEMA
+
+__all__ = ["AUDIT_COLUMNS", "PAGE_BYTES", "Function", "render_functions"]
 
 AUDIT_COLUMNS: Final = (
     "request_id",
@@ -41,16 +46,6 @@ AUDIT_COLUMNS: Final = (
     "hash",
 )
 
-PAGE_BYTES: Final = 1024 * 1024
-"""What the texts of one call's rows may amount to together; the edge ends its pages there too."""
-
-_UNION: Final = "\nUNION ALL\n"
-_OWNER_BRANCH: Final = "t.owner_id = subject"
-_PERSONAL_BRANCH: Final = "personal AND t.owner_id = subject AND t.team_id IS NULL"
-_MEMBER_BRANCH: Final = "t.team_id = m.team_id"
-_INCLUDED_BRANCH: Final = "t.team_id = i.team_id"
-_LEFT_TEAM_BRANCH: Final = "t.team_id = i.team_id AND t.owner_id = subject"
-
 
 @dataclass(frozen=True, slots=True)
 class Function:
@@ -69,132 +64,168 @@ class Function:
 
 def render_functions() -> tuple[Function, ...]:
     """Every function of the schema; what else stands there is stale."""
+    families = (_list, _get, _search, _local_list, _local_get, _local_search, _count, _locate)
     return (
-        *(_list(resource) for resource in REGISTRY.values()),
-        *(_local_list(resource) for resource in REGISTRY.values()),
-        _reading("capabilities", "uuid, bytea", fresh_snapshot=_sql("_fresh_snapshot"), live=_live("capabilities")),
-        _reading("schema_version", ""),
+        *(family(resource) for family in families for resource in REGISTRY.values()),
+        _reading("capabilities", "uuid, bytea", "capabilities", live=_live("capabilities")),
+        _reading("schema_version", "", "schema_version"),
         _function("append_audit", "bytea, bigint, bytea, json", AUDIT_DEFINER, "append_audit", columns=", ".join(AUDIT_COLUMNS)),
     )
 
 
 def _list(resource: Resource) -> Function:
     name = f"list_{resource.name}"
-    return _function(
+    return _reading(
         name,
         "uuid, bytea, integer, bigint, uuid, integer",
-        READ_DEFINER,
         "list",
         resource=resource.name,
         live=_live(name, resource),
-        filtered=indent(_filtered(resource), "        "),
-        **_keyset_pages(resource),
+        included=included(spaces=4),
+        filtered=indent(filtered(page_of(resource.table)), " " * 8),
+        **_keyset_page(resource),
     )
 
 
 def _local_list(resource: Resource) -> Function:
-    return _function(
-        f"local_list_{resource.name}", "uuid, integer, bigint, uuid", READ_DEFINER, "local_list", **_keyset_pages(resource)
+    return _reading(
+        f"local_list_{resource.name}",
+        "uuid, integer, bigint, uuid",
+        "local_list",
+        local_user=part("local_user"),
+        **_keyset_page(resource),
     )
 
 
-def _reading(name: str, arguments: str, **parts: str) -> Function:
-    return _function(name, arguments, READ_DEFINER, name, **parts)
+def _get(resource: Resource) -> Function:
+    name = f"get_{resource.name}"
+    return _reading(
+        name, "uuid, bytea, uuid", "get", live=_live(name, resource), filter=_filter(resource, "granted"), **_row(resource)
+    )
 
 
-def _function(name: str, arguments: str, owner: str, template: str, **parts: str) -> Function:
-    return Function(f"{SCHEMA}.{name}({arguments})", owner, _sql(template, function=name, **parts))
+def _local_get(resource: Resource) -> Function:
+    return _reading(f"local_get_{resource.name}", "uuid, uuid", "local_get", local_user=part("local_user"), **_row(resource))
 
 
-def _keyset_pages(resource: Resource) -> dict[str, str]:
-    """What every list of a resource shares: its columns, its native visibility, one page of it."""
-    return {
-        "table": resource.table,
-        "result": ", ".join(f"{name} {sql_type}" for name, sql_type, _ in _returned(resource)),
-        "fresh_snapshot": _sql("_fresh_snapshot"),
-        "keyset": _sql("_keyset"),
-        "native": indent(_native(resource), "        "),
-        "page": _sql("_page", names=", ".join(f"w.{name}" for name, _, _ in _returned(resource))),
-        "rows": _sql(
-            "_rows",
-            table=resource.table,
-            columns=", ".join(f"{value} AS {name}" for name, _, value in _returned(resource)),
-            text_bytes=" + ".join(_text_bytes(resource)),
-            page_bytes=str(PAGE_BYTES),
-        ),
-    }
+def _search(resource: Resource) -> Function:
+    name = f"search_{resource.name}"
+    embedding = "real[], " if resource.embedding else ""
+    return _reading(
+        name,
+        f"uuid, bytea, text, {embedding}integer",
+        "search",
+        live=_live(name, resource),
+        filter=_filter(resource, "granted"),
+        **search_parts(resource),
+    )
+
+
+def _local_search(resource: Resource) -> Function:
+    embedding = "real[], " if resource.embedding else ""
+    return _reading(
+        f"local_search_{resource.name}",
+        f"uuid, text, {embedding}integer",
+        "local_search",
+        resource=resource.name,
+        local_user=part("local_user"),
+        **search_parts(resource),
+    )
+
+
+def _count(resource: Resource) -> Function:
+    every_row = rows_of(resource.table, "t.id", DATED)
+    return _reading(
+        f"count_{resource.name}",
+        "uuid, jsonb, jsonb",
+        "count",
+        table=resource.table,
+        local_user=part("local_user"),
+        granted=_granted(resource, "scope"),
+        granted_against=_granted(resource, "against"),
+        filter=_filter(resource, "scope"),
+        filter_against=_filter(resource, "against", of="_against"),
+        included=included(spaces=4),
+        included_against=included("_against", spaces=4),
+        shown=indent(shown(every_row), " " * 12),
+        shown_against=indent(shown(every_row, of="_against"), " " * 12),
+    )
+
+
+def _locate(resource: Resource) -> Function:
+    return _reading(
+        f"locate_{resource.name}",
+        "uuid, jsonb, uuid",
+        "locate",
+        resource=resource.name,
+        local_user=part("local_user"),
+        granted=_granted(resource, "scope"),
+        filter=_filter(resource, "scope"),
+        row_by_id=_row_by_id(resource),
+        visibility=indent(part("row_visibility"), " " * 8),
+    )
+
+
+def _reading(name: str, arguments: str, template: str, **values: str) -> Function:
+    return _function(name, arguments, READ_DEFINER, template, fresh_snapshot=part("fresh_snapshot"), **values)
+
+
+def _function(name: str, arguments: str, owner: str, template: str, **values: str) -> Function:
+    return Function(f"{SCHEMA}.{name}({arguments})", owner, templates.function(template, function=name, **values))
 
 
 def _live(function: str, resource: Resource | None = None) -> str:
     """The check that a grant is live, and shows the resource where there is one."""
-    check = indent(_sql("_granted", resource=resource.name), " " * 12) if resource else ""
-    return _sql("_live", function=function, resource_check=check and f"\n{check}")
+    check = "\n" + _granted(resource, "g.scope") if resource else ""
+    return part("live", function=function, resource_check=check)
 
 
-def _native(resource: Resource) -> str:
-    """What the subject natively sees: rows they own, rows of the teams they are in now. A row may come from both."""
-    return _UNION.join(
-        (
-            _branch(resource, _OWNER_BRANCH),
-            _each("public.team_members m", resource, _MEMBER_BRANCH, "m.user_id = subject"),
-        )
+def _granted(resource: Resource, scope: str) -> str:
+    return indent(part("granted", resource=resource.name, scope=scope), " " * 12)
+
+
+def _filter(resource: Resource, scope: str, of: str = "") -> str:
+    return part("filter", resource=resource.name, scope=scope, of=of)
+
+
+def _keyset_page(resource: Resource) -> dict[str, str]:
+    """What every list of a resource shares: its columns, its native visibility, one page of it."""
+    return {
+        "table": resource.table,
+        "result": columns.result(resource),
+        "keyset": part("keyset"),
+        "native": indent(native(page_of(resource.table)), " " * 8),
+        "page": part("page", names=columns.names(resource)),
+        "rows": columns.rows(
+            resource,
+            page="p.updated_at, p.id AS key",
+            page_order="p.updated_at DESC, p.id",
+            row_order="w.updated_at DESC, w.key",
+        ),
+    }
+
+
+def _row(resource: Resource) -> dict[str, str]:
+    """What every get of a resource shares."""
+    return {
+        "table": resource.table,
+        "result": columns.result(resource),
+        "row": part(
+            "row",
+            table=resource.table,
+            names=columns.names(resource),
+            columns=columns.values(resource),
+            row_by_id=_row_by_id(resource),
+            visibility=indent(part("row_visibility"), " " * 8),
+        ),
+    }
+
+
+def _row_by_id(resource: Resource) -> str:
+    one_row = rows_of(resource.table, "t.id", "t.id = row_id", DATED)
+    return part(
+        "row_by_id",
+        native=indent(native(one_row), " " * 8),
+        included=included(spaces=4),
+        filtered=indent(filtered(one_row), " " * 8),
     )
-
-
-def _filtered(resource: Resource) -> str:
-    """Native visibility ∩ the filter. Of a team that the subject has left only rows they own remain natively visible."""
-    return _UNION.join(
-        (
-            _branch(resource, _PERSONAL_BRANCH),
-            _each("included i", resource, _INCLUDED_BRANCH, "i.is_member"),
-            _each("included i", resource, _LEFT_TEAM_BRANCH, "NOT i.is_member"),
-        )
-    )
-
-
-def _branch(resource: Resource, visible: str) -> str:
-    return _sql("_branch", table=resource.table, visible=visible)
-
-
-def _each(source: str, resource: Resource, visible: str, where: str) -> str:
-    return _sql("_each", source=source, branch=indent(_branch(resource, visible), "    "), where=where)
-
-
-def _returned(resource: Resource) -> Iterator[tuple[str, str, str]]:
-    """Name, SQL type and expression of each column of an answer: text and int64 only, so that Python decodes nothing."""
-    yield "id", "text", "t.id::text"
-    yield "updated_at_us", "bigint", _microseconds("t.updated_at")
-    yield "owner_id", "text", "t.owner_id::text"
-    yield "team_id", "text", "t.team_id::text"
-    for column in resource.returned:
-        yield _result_name(column), column.type.returned_as, _value(column)
-
-
-def _text_bytes(resource: Resource) -> Iterator[str]:
-    """The length of each text that can be of any length; ids and times are not."""
-    for column in resource.returned:
-        if column.type is ColumnType.TEXT:
-            yield f"coalesce(octet_length({_value(column)}), 0)"
-
-
-def _result_name(column: Column) -> str:
-    return f"{column.name}_us" if column.type is ColumnType.TIMESTAMPTZ else column.name
-
-
-def _value(column: Column) -> str:
-    value = f"t.{column.name}"
-    if column.type is ColumnType.TIMESTAMPTZ:
-        # 'infinity' and years past 9999 have no int64, and one such row must not make every list that meets it fail.
-        otherwise = "NULL" if column.nullable else "0"
-        bounds = "timestamptz '0001-01-01 00:00:00+00' AND timestamptz '9999-12-31 23:59:59+00'"
-        return f"CASE WHEN {value} BETWEEN {bounds} THEN {_microseconds(value)} ELSE {otherwise} END"
-    return value if column.type is ColumnType.TEXT else f"{value}::text"
-
-
-def _microseconds(expression: str) -> str:
-    return f"(extract(epoch FROM {expression}) * 1000000)::bigint"
-
-
-def _sql(template: str, **parts: str) -> str:
-    text = resources.files(__name__).joinpath(f"{template}.sql").read_text(encoding="utf-8")
-    return text.format(**parts).rstrip("\n")

@@ -4,7 +4,7 @@
 -- caller less to send than an array per column. Rows that are all there already, equal in every column, are accepted again and written
 -- once, so that a COMMIT whose answer was lost can be retried. Anything else that does not continue the head is MF030.
 -- A row that is not this writer's to write, or that lies in the future, is MF032: a broken edge must not invent an operator's deed, nor
--- a row that stays the newest for years.
+-- a row that stays the newest for years. So is one that is dated before its chain's last: a month's end cuts a chain at one place.
 CREATE OR REPLACE FUNCTION federation.{function}(chain bytea, first_seq bigint, previous bytea, rows json)
 RETURNS void
 LANGUAGE plpgsql
@@ -18,7 +18,7 @@ DECLARE
 BEGIN
     -- The lock makes a chain's writers take turns. session_user: whoever logged in; current_user is the definer.
     -- NO KEY: a row of federation_audit_heads, which refers to the chain, must not wait for a writer that keeps its transaction open.
-    SELECT c.head_seq AS seq, c.head_hash AS hash, c.writer INTO head
+    SELECT c.head_seq AS seq, c.head_hash AS hash, c.head_time_us AS time_us, c.writer INTO head
     FROM federation.federation_audit_chains c
     WHERE c.chain_id = chain AND c.closed_at_us IS NULL AND 'mosaic_' || replace(c.writer, '-', '_') = session_user
     FOR NO KEY UPDATE;
@@ -28,14 +28,15 @@ BEGIN
 
     IF head.seq + 1 = first_seq AND head.hash = previous THEN
         WITH placed AS (
-            SELECT r.*, row_number() OVER in_order AS place, lag(r.hash, 1, previous) OVER in_order AS link
+            SELECT r.*, row_number() OVER in_order AS place, lag(r.hash, 1, previous) OVER in_order AS link,
+                lag(r.time_us, 1, head.time_us) OVER in_order AS earliest
             FROM json_populate_recordset(NULL::federation.federation_audit_log, rows) r
             WINDOW in_order AS (ORDER BY r.seq)
         ),
         batch AS (
             SELECT p.*,
                 (p.chain_id = chain AND p.seq = first_seq + p.place - 1 AND p.prev_hash = p.link) IS TRUE AS continues,
-                p.time_us <= latest AND CASE head.writer
+                p.time_us <= latest AND (p.time_us < p.earliest) IS NOT TRUE AND CASE head.writer
                     WHEN 'edge-inbound' THEN p.event = 'read'
                     WHEN 'edge-outbound' THEN p.event = 'query'
                     ELSE p.event NOT IN ('read', 'query')
@@ -46,7 +47,7 @@ BEGIN
             INSERT INTO federation.federation_audit_log ({columns}) SELECT {columns} FROM batch WHERE continues
         )
         SELECT count(*) AS amount, bool_and(b.continues) AS consecutive, bool_and(b.is_permitted) AS permitted,
-            (array_agg(b.hash ORDER BY b.seq DESC))[1] AS hash
+            (array_agg(b.hash ORDER BY b.seq DESC))[1] AS hash, max(b.time_us) AS time_us
         INTO written
         FROM batch b;
         IF NOT written.permitted THEN
@@ -54,7 +55,7 @@ BEGIN
         END IF;
         IF written.consecutive THEN
             UPDATE federation.federation_audit_chains c
-            SET head_seq = first_seq + written.amount - 1, head_hash = written.hash
+            SET head_seq = first_seq + written.amount - 1, head_hash = written.hash, head_time_us = written.time_us
             WHERE c.chain_id = chain;
             RETURN;
         END IF;

@@ -49,20 +49,10 @@ BEGIN
         RETURN;
     END IF;
 
-    IF jsonb_typeof(filter) <> 'object' THEN
-        RAISE EXCEPTION USING ERRCODE = 'MF009', MESSAGE = 'refused';
-    END IF;
     personal := coalesce((filter -> 'include_personal')::boolean, true);
     RETURN QUERY
-    WITH included AS MATERIALIZED (
-        SELECT named.team_id, EXISTS (
-            SELECT FROM public.team_members m WHERE m.user_id = subject AND m.team_id = named.team_id
-        ) AS is_member
-        FROM (
-            SELECT DISTINCT value::uuid AS team_id
-            FROM jsonb_array_elements_text(coalesce(filter -> 'include_teams', '[]'))
-        ) named
-    ),
+    WITH
+{included},
     seen AS (
 {filtered}
     )

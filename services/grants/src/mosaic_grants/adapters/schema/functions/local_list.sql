@@ -15,9 +15,7 @@ DECLARE
     wanted integer;
 BEGIN
 {fresh_snapshot}
-    IF NOT EXISTS (SELECT FROM public.users u WHERE u.id = subject AND u.active) THEN
-        RAISE EXCEPTION USING ERRCODE = 'MF008', MESSAGE = 'refused';
-    END IF;
+{local_user}
 {keyset}
     wanted := row_limit + 1;
     RETURN QUERY

@@ -1,4 +1,4 @@
-SELECT b.updated_at, b.id
+SELECT b.*
 FROM {source}
 CROSS JOIN LATERAL (
 {branch}

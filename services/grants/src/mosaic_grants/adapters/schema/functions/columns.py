@@ -1,0 +1,78 @@
+"""The columns of an answer, as SQL."""
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from mosaic_common.resources import Column, ColumnType, Resource
+
+from mosaic_grants.adapters.schema.functions.templates import part
+
+PAGE_BYTES: Final = 1024 * 1024
+"""What the texts of one call's rows may amount to together; the edge ends its pages there too."""
+
+
+def result(resource: Resource) -> str:
+    """Name and type of each, for RETURNS TABLE."""
+    return ", ".join(f"{name} {sql_type}" for name, sql_type, _ in _returned(resource))
+
+
+def names(resource: Resource) -> str:
+    """Each of a row that goes by w."""
+    return ", ".join(f"w.{name}" for name, _, _ in _returned(resource))
+
+
+def values(resource: Resource) -> str:
+    """Each out of the table's row t."""
+    return ", ".join(f"{value} AS {name}" for name, _, value in _returned(resource))
+
+
+def text_bytes(columns: Iterable[Column]) -> str:
+    """The length of all their texts that can be of any length; ids and times are not."""
+    return " + ".join(f"coalesce(octet_length({_value(each)}), 0)" for each in columns if each.type is ColumnType.TEXT)
+
+
+def rows(resource: Resource, *, page: str, page_order: str, row_order: str, beside: str = "") -> str:
+    """FROM the rows of a page in their order, as many as their texts allow, each by the name w.
+
+    Args:
+        page: what they take over from the page p, its id as key.
+        beside: what more is computed from the table's row t, with a comma before it.
+    """
+    return part(
+        "rows",
+        table=resource.table,
+        columns=values(resource) + beside,
+        text_bytes=text_bytes(resource.returned),
+        page=page,
+        page_order=page_order,
+        row_order=row_order,
+        page_bytes=str(PAGE_BYTES),
+    )
+
+
+def _returned(resource: Resource) -> Iterator[tuple[str, str, str]]:
+    """Name, SQL type and expression of each column of an answer: text and int64 only, so that Python decodes nothing."""
+    yield "id", "text", "t.id::text"
+    yield "updated_at_us", "bigint", _microseconds("t.updated_at")
+    yield "owner_id", "text", "t.owner_id::text"
+    yield "team_id", "text", "t.team_id::text"
+    for column in resource.returned:
+        yield _result_name(column), column.type.returned_as, _value(column)
+
+
+def _result_name(column: Column) -> str:
+    return f"{column.name}_us" if column.type is ColumnType.TIMESTAMPTZ else column.name
+
+
+def _value(column: Column) -> str:
+    value = f"t.{column.name}"
+    if column.type is ColumnType.TIMESTAMPTZ:
+        # 'infinity' and years past 9999 have no int64, and one such row must not make every list that meets it fail.
+        otherwise = "NULL" if column.nullable else "0"
+        bounds = "timestamptz '0001-01-01 00:00:00+00' AND timestamptz '9999-12-31 23:59:59+00'"
+        return f"CASE WHEN {value} BETWEEN {bounds} THEN {_microseconds(value)} ELSE {otherwise} END"
+    return value if column.type is ColumnType.TEXT else f"{value}::text"
+
+
+def _microseconds(expression: str) -> str:
+    return f"(extract(epoch FROM {expression}) * 1000000)::bigint"

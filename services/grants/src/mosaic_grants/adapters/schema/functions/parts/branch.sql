@@ -1,0 +1,2 @@
+SELECT {columns}{source}
+WHERE {visible}{condition}

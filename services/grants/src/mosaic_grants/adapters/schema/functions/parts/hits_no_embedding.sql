@@ -1,0 +1,3 @@
+    hits AS (
+        SELECT b.* FROM by_words b
+    )

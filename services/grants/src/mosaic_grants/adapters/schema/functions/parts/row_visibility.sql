@@ -1,0 +1,5 @@
+CASE
+    WHEN EXISTS (SELECT FROM shown) THEN 'visible'
+    WHEN EXISTS (SELECT FROM native) THEN 'out_of_scope'
+    ELSE 'not_visible'
+END

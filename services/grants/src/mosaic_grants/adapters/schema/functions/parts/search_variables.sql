@@ -1,0 +1,4 @@
+    asked tsquery;
+    viewers tsquery;
+    phrased boolean;
+    narrowed tsquery;

@@ -1,0 +1,27 @@
+    asked := websearch_to_tsquery({configuration}, query);
+    -- Words too common to be indexed leave nothing to search for; that is no search for everything.
+    IF numnode(asked) = 0 THEN
+        asked := NULL;
+    END IF;
+    IF asked IS NOT NULL THEN
+        -- They only narrow, so that the index yields no matches among everybody else's rows; whose a row is, is asked again below.
+        viewers := (
+            SELECT string_agg(quote_literal(viewer.lexeme), ' | ')::tsquery
+            FROM (
+                SELECT {owner_lexeme} || subject::text
+                UNION ALL
+                SELECT {team_lexeme} || m.team_id::text FROM public.team_members m
+                WHERE m.user_id = subject AND (everything OR m.team_id IN (
+                    SELECT named.value::uuid FROM jsonb_array_elements_text(coalesce(filter -> 'include_teams', '[]')) named
+                ))
+            ) viewer (lexeme)
+        );
+        -- The index knows no positions: asked for a phrase, it would have the text of every row parsed that has the words. So it is
+        -- asked for the words (querytree leaves out what is negated, T when nothing is left), and the phrase is looked for below.
+        phrased := asked::text ~ {phrase};
+        narrowed := CASE
+            WHEN NOT phrased THEN asked && viewers
+            WHEN querytree(asked) = 'T' THEN viewers
+            ELSE regexp_replace(querytree(asked), {phrase}, ' & ', 'g')::tsquery && viewers
+        END;
+    END IF;
