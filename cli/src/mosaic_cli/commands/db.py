@@ -4,7 +4,7 @@ import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterable
-from typing import Final
+from typing import Annotated, Final
 
 import typer
 
@@ -17,15 +17,30 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 SERVICE: Final = "mosaic_grants"
 
 
-@app.callback()
-def db() -> None:
-    # Makes it a group although it has one command so far.
-    ...
-
-
 @app.command("upgrade")
 def upgrade(*, output: OutputOption) -> None:
     """Bring the schema to its newest version, as the owner role that DATABASE_URL names."""
+    _run("upgrade", refusal=LocalReason.UPGRADE_FAILED, output=output)
+    if output.format is Format.JSON:
+        output.show_text({"upgraded": True}, "")
+
+
+@app.command("retain")
+def retain(
+    *,
+    months: Annotated[int, typer.Option("--months", min=1, max=1200, metavar="N", help="Whole months that are kept.")],
+    output: OutputOption,
+) -> None:
+    """Drop the audit log's months before the last N whole ones, as the owner role that DATABASE_URL names.
+
+    A month stays until every chain's end in it is countersigned; a verification then says that the record begins there.
+    """
+    _run("retain", "--months", str(months), refusal=LocalReason.RETENTION_REFUSED, output=output)
+    if output.format is Format.JSON:
+        output.show_text({"retained_months": months}, "")
+
+
+def _run(*arguments: str, refusal: LocalReason, output: Terminal) -> None:
     if importlib.util.find_spec(SERVICE) is None:
         raise CommandFailed(
             LocalReason.NOT_INSTALLED,
@@ -34,16 +49,14 @@ def upgrade(*, output: OutputOption) -> None:
         )
     # With JSON asked for, stdout is this command's own.
     told = sys.stderr if output.format is Format.JSON else None
-    argv = [sys.executable, "-P", "-m", SERVICE, "db", "upgrade"]
-    with subprocess.Popen(argv, stdout=told, stderr=subprocess.PIPE, text=True, errors="replace") as upgrading:  # noqa: S603  our own program
-        assert upgrading.stderr is not None
-        last = _relay(upgrading.stderr, output)
-    if upgrading.returncode:
-        raise CommandFailed(LocalReason.UPGRADE_FAILED, last.removeprefix("grants: ") or "The upgrade failed and did not say why.")
+    argv = [sys.executable, "-P", "-m", SERVICE, "db", *arguments]
+    with subprocess.Popen(argv, stdout=told, stderr=subprocess.PIPE, text=True, errors="replace") as running:  # noqa: S603  our own program
+        assert running.stderr is not None
+        last = _relay(running.stderr, output)
+    if running.returncode:
+        raise CommandFailed(refusal, last.removeprefix("grants: ") or "It failed and did not say why.")
     if last:
         output.note(last)
-    if output.format is Format.JSON:
-        output.show_text({"upgraded": True}, "")
 
 
 def _relay(lines: Iterable[str], output: Terminal) -> str:

@@ -33,22 +33,29 @@ times 8 bytes (signed, big-endian), enums and text ASCII.
 
 import re
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum, unique
 from hashlib import sha256
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
+from mosaic_common.audit_heads import (
+    CHAIN_ID_BYTES,
+    HASH_BYTES,
+    GrantHead,
+    MonthEnd,
+    SignedGrantHead,
+    SignedMonthEnd,
+    require_length,
+)
 from mosaic_common.decision import Verb
 from mosaic_common.errors import Layer, Reason
 
-HASH_BYTES: Final = 32
-CHAIN_ID_BYTES: Final = 16
 MAX_TEXT: Final = 64
 
 _VERSION: Final = b"\x01"
@@ -56,6 +63,7 @@ _INTEGER_LENGTH: Final = b"\x00\x00\x00\x08"
 _NULL: Final = b"\xff\xff\xff\xff"
 _OPENING: Final = b"mosaic-audit-open-v1\0"
 _HEAD: Final = b"mosaic-audit-head-v1\0"
+_EARLIEST: Final = -(2**63)
 _SAFE: Final = re.compile(r"[\x20-\x7e]{0,64}")
 _UNSAFE: Final = re.compile(r"[^\x20-\x7e]")
 
@@ -71,6 +79,7 @@ class Event(StrEnum):
     GRANT_REVOKED = "grant.revoked"
     GRANT_EXPIRED = "grant.expired"
     GRANT_DELETED = "grant.deleted"
+    GRANT_LIMITED = "grant.limited"
     TOKEN_CREATED = "token.created"  # noqa: S105 — an event, not a password
     PEER_CREATED = "peer.created"
     PEER_SUSPENDED = "peer.suspended"
@@ -90,6 +99,7 @@ class Event(StrEnum):
     REVOCATION_NOT_ORDERED = "revocation.not_ordered"
     CREDENTIAL_RELEASED = "credential.released"
     CONNECTION_REFUSED = "connection.refused"
+    CONNECTION_CONTRADICTED = "connection.contradicted"
     KEYS_RESEALED = "keys.resealed"
     CALL_REFUSED = "call.refused"
 
@@ -142,6 +152,9 @@ class AuditRow:
         )
 
 
+_COLUMNS: Final = tuple(each.name for each in fields(AuditRow))
+
+
 @dataclass(frozen=True, slots=True)
 class SealedRow:
     """A row with its place in a chain."""
@@ -153,6 +166,12 @@ class SealedRow:
     hash: bytes
 
 
+def stored_row(columns: Mapping[str, Any]) -> SealedRow:
+    """A row as it stands somewhere, by column. Nothing of it is checked: a word that nobody knows is part of the evidence."""
+    place = {name: columns[name] for name in ("chain_id", "seq", "prev_hash", "hash")}
+    return SealedRow(AuditRow(**{name: columns[name] for name in _COLUMNS}), **place)
+
+
 @dataclass(frozen=True, slots=True)
 class Chain:
     """Where a chain stands. A value, so that a batch that could not be written is sealed again from where the chain stood.
@@ -161,28 +180,32 @@ class Chain:
         chain_id: 16 random bytes.
         seq: of the last row, 0 before the first.
         head: hash of the last row, or of the opening.
+        time_us: of the last row. Time never goes back within a chain, so that a month's end cuts it at one place.
     """
 
     chain_id: bytes
     seq: int
     head: bytes
+    time_us: int = _EARLIEST
 
     @classmethod
     def opened(cls, chain_id: bytes, chain_number: int, time_us: int) -> "Chain":
         """An empty chain. Its opening is countersigned like any head; gateway-wide numbers show a chain that went missing."""
-        _require_length("chain id", chain_id, CHAIN_ID_BYTES)
+        require_length("chain id", chain_id, CHAIN_ID_BYTES)
         opening = _OPENING + chain_id + struct.pack(">qq", chain_number, time_us)
         return cls(chain_id, seq=0, head=sha256(opening).digest())
 
     def append(self, row: AuditRow) -> SealedRow:
-        """The row, made safe, as the next of this chain."""
+        """The row, made safe, as the next of this chain; dated like the one before it when a clock was set back meanwhile."""
         safe = row.made_safe()
+        if safe.time_us < self.time_us:
+            safe = replace(safe, time_us=self.time_us)
         seq = self.seq + 1
         return SealedRow(safe, self.chain_id, seq, self.head, row_hash(self.head, safe, self.chain_id, seq))
 
     def after(self, last: SealedRow) -> "Chain":
         """The chain once this row of it is written."""
-        return replace(self, seq=last.seq, head=last.hash)
+        return replace(self, seq=last.seq, head=last.hash, time_us=last.row.time_us)
 
 
 def row_hash(prev_hash: bytes, row: AuditRow, chain_id: bytes, seq: int) -> bytes:
@@ -252,8 +275,8 @@ class Head:
     time_us: int
 
     def __post_init__(self) -> None:
-        _require_length("chain id", self.chain_id, CHAIN_ID_BYTES)
-        _require_length("head hash", self.hash, HASH_BYTES)
+        require_length("chain id", self.chain_id, CHAIN_ID_BYTES)
+        require_length("head hash", self.hash, HASH_BYTES)
 
     @property
     def message(self) -> bytes:
@@ -282,15 +305,24 @@ class HeadSigner:
     def sign(self, head: Head) -> SignedHead:
         return SignedHead(head, self._key.sign(head.message))
 
+    def sign_grant_head(self, head: GrantHead) -> SignedGrantHead:
+        return SignedGrantHead(head, self._key.sign(head.message))
+
+    def sign_month_end(self, end: MonthEnd) -> SignedMonthEnd:
+        return SignedMonthEnd(end, self._key.sign(end.message))
+
 
 class HeadVerifier:
-    """Checks countersignatures; needs the public audit key only (SPKI PEM)."""
+    """Checks countersignatures; needs the public audit key only (SPKI PEM), and where it was replaced, also those before."""
 
-    def __init__(self, public_key_pem: bytes) -> None:
-        key = load_pem_public_key(public_key_pem)
-        if not isinstance(key, Ed25519PublicKey):
-            raise ValueError("the public audit key must be an Ed25519 key")
-        self._key: Final = key
+    def __init__(self, *public_keys_pem: bytes) -> None:
+        keys = []
+        for pem in public_keys_pem:
+            key = load_pem_public_key(pem)
+            if not isinstance(key, Ed25519PublicKey):
+                raise ValueError("the public audit key must be an Ed25519 key")
+            keys.append(key)
+        self._keys: Final = tuple(keys)
 
     def verify(self, unverified_head: Head, signature: bytes) -> SignedHead:
         """Return the head as one that this gateway signed.
@@ -298,11 +330,27 @@ class HeadVerifier:
         Raises:
             HeadForged: anything else.
         """
-        try:
-            self._key.verify(signature, unverified_head.message)
-        except InvalidSignature:
-            raise HeadForged(f"the head at seq {unverified_head.seq} was not signed by this gateway's audit key") from None
+        self._verify(unverified_head.message, signature, f"the head at seq {unverified_head.seq}")
         return SignedHead(unverified_head, signature)
+
+    def verify_grant_head(self, unverified_head: GrantHead, signature: bytes) -> SignedGrantHead:
+        """Return the head of a grant as one that this gateway signed. Raises HeadForged."""
+        self._verify(unverified_head.message, signature, f"the head of the grant {unverified_head.grant_id}")
+        return SignedGrantHead(unverified_head, signature)
+
+    def verify_month_end(self, unverified_end: MonthEnd, signature: bytes) -> SignedMonthEnd:
+        """Return the end of a month as one that this gateway signed. Raises HeadForged."""
+        self._verify(unverified_end.message, signature, f"the month's end at seq {unverified_end.seq}")
+        return SignedMonthEnd(unverified_end, signature)
+
+    def _verify(self, message: bytes, signature: bytes, what: str) -> None:
+        for key in self._keys:
+            try:
+                key.verify(signature, message)
+            except InvalidSignature:
+                continue
+            return
+        raise HeadForged(f"{what} was not signed by this gateway's audit key")
 
 
 class HeadForged(Exception):
@@ -315,12 +363,14 @@ class ChainBroken(Exception):
     Attributes:
         position: index of the first row that does not fit, or the number of rows when what is missing follows them.
         seq: the sequence number that was due there.
+        problem: what is wrong there, as a clause.
     """
 
     def __init__(self, position: int, seq: int, problem: str) -> None:
         super().__init__(f"seq {seq}: {problem}")
         self.position: Final = position
         self.seq: Final = seq
+        self.problem: Final = problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,8 +431,3 @@ def _verify_link(row: SealedRow, chain: Chain, position: int) -> None:
 def _verify_head(signed: dict[int, bytes], chain: Chain, position: int) -> None:
     if signed.get(chain.seq, chain.head) != chain.head:
         raise ChainBroken(position, chain.seq, "the chain was rewritten: another head was countersigned here")
-
-
-def _require_length(what: str, value: bytes, length: int) -> None:
-    if len(value) != length:
-        raise ValueError(f"the {what} must be {length} bytes, not {len(value)}")

@@ -9,11 +9,14 @@ import secrets
 from typing import Any, Final
 
 import asyncpg
-from mosaic_common.audit import CHAIN_ID_BYTES, AuditRow, Chain, Head, HeadSigner, SealedRow, SignedHead
+from mosaic_common.audit import AuditRow, Chain, Head, HeadSigner, SealedRow, SignedHead
+from mosaic_common.audit_heads import CHAIN_ID_BYTES
 from mosaic_common.clock import Clock
 from mosaic_common.db.audit_rows import rows_json
 from mosaic_common.db.sqlstates import AUDIT_CHAIN_NOT_OPEN, AUDIT_NOT_CONTINUOUS
 from mosaic_common.log import logger
+
+from mosaic_grants.adapters.audit_rounds import AuditRounds
 
 _APPEND: Final = "SELECT federation.append_audit($1, $2, $3, CAST($4 AS json))"
 # The number has no gaps: it is drawn under a lock, not from a sequence, which a rollback would leave a hole in.
@@ -23,22 +26,17 @@ _OPEN: Final = """
     INSERT INTO federation.federation_audit_chains
            (chain_id, chain_number, writer, opened_at_us, opening_hash, opening_signature, head_seq, head_hash)
        VALUES ($1, $2, $3, $4, $5, $6, 0, $5)"""
-_UNSIGNED: Final = """
-    SELECT c.chain_id, c.chain_number, c.head_seq, c.head_hash
-       FROM federation.federation_audit_chains c
-       WHERE c.closed_at_us IS NULL
-         AND c.head_seq > coalesce((SELECT max(h.seq) FROM federation.federation_audit_heads h WHERE h.chain_id = c.chain_id), 0)"""
-_SIGN: Final = """
-    INSERT INTO federation.federation_audit_heads (chain_id, chain_number, seq, hash, time_us, signature)
-       VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING"""
 # Waits for a commit that is still under way: whoever asked for it has hung up, and the lock of this process is free again.
-_HEAD: Final = "SELECT head_seq, head_hash FROM federation.federation_audit_chains WHERE chain_id = $1 FOR NO KEY UPDATE"
+_HEAD: Final = (
+    "SELECT head_seq, head_hash, head_time_us FROM federation.federation_audit_chains WHERE chain_id = $1 FOR NO KEY UPDATE"
+)
 
 
 class AuditLog:
-    """Opens chains, appends to its own, countersigns all."""
+    """Opens chains, and appends to its own."""
 
     def __init__(self, signer: HeadSigner, clock: Clock) -> None:
+        self.rounds = AuditRounds(signer, clock)
         self._signer = signer
         self._clock = clock
         self._chain: Chain | None = None
@@ -60,7 +58,7 @@ class AuditLog:
         """Append rows to this process's chain. The caller holds the lock until the transaction has ended."""
         if self._chain is None:
             head = (await self.open(connection, "grants")).head
-            chain = Chain(head.chain_id, head.seq, head.hash)
+            chain = Chain(head.chain_id, head.seq, head.hash, head.time_us)
         else:
             chain = await self._continued(connection, self._chain)
         first, sealed = chain, []
@@ -81,24 +79,15 @@ class AuditLog:
     def committed(self, sealed: list[SealedRow]) -> None:
         """Move the head: the transaction that appended these rows has been committed."""
         last = sealed[-1]
-        self._chain = Chain(last.chain_id, last.seq, last.hash)
+        self._chain = Chain(last.chain_id, last.seq, last.hash, last.row.time_us)
         self._certain = True
-
-    async def countersign(self, connection: Any) -> list[SignedHead]:
-        """Sign every head that moved since its last signature."""
-        signed = []
-        for chain_id, number, seq, head_hash in await connection.fetch(_UNSIGNED):
-            head = self._signer.sign(Head(chain_id, number, seq, head_hash, self._now_us()))
-            await connection.execute(_SIGN, chain_id, number, seq, head_hash, head.head.time_us, head.signature)
-            signed.append(head)
-        return signed
 
     async def _continued(self, connection: Any, chain: Chain) -> Chain:
         if self._certain:
             return chain
         # A transaction ended without an answer: the database knows whether it was committed.
         row = await connection.fetchrow(_HEAD, chain.chain_id)
-        return Chain(chain.chain_id, row.head_seq, row.head_hash)
+        return Chain(chain.chain_id, row.head_seq, row.head_hash, chain.time_us if row.head_time_us is None else row.head_time_us)
 
     def _now_us(self) -> int:
         return int(self._clock.now().timestamp() * 1_000_000)

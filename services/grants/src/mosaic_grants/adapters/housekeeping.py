@@ -21,6 +21,7 @@ class Intervals:
     """Seconds between two runs. Tests make them shorter."""
 
     countersign: float = 1.0
+    close_months: float = 3600.0
     sweep: float = 5.0
     tell: float = 1.0
     compare: float = 30.0
@@ -58,6 +59,7 @@ class Housekeeping:
             await asyncio.sleep(self._intervals.countersign)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._every(self._intervals.countersign, "countersign", self._countersign))
+            tasks.create_task(self._every(self._intervals.close_months, "close_months", self._close_months))
             tasks.create_task(self._every(self._intervals.sweep, "sweep", self._sweeps.run_once))
             tasks.create_task(self._every(self._intervals.tell, "tell", self._tell))
             tasks.create_task(self._every(self._intervals.announce, "announce", self._presence.announce))
@@ -101,6 +103,10 @@ class Housekeeping:
                 time_us=head.time_us,
                 signature=signed.signature.hex(),
             )
+
+    async def _close_months(self) -> None:
+        for end in await self._ledger.close_months():
+            self._log.info("audit_month_end", chain_number=end.chain_number, seq=end.seq, ends_us=end.ends_us)
 
     async def _verify_schema(self) -> None:
         """Name what is missing while somebody looks at the start, not at the first read that fails."""

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import asyncpg
 from mosaic_common.audit import SignedHead
+from mosaic_common.audit_heads import MonthEnd
 from mosaic_common.db.pool import NO_SCHEMA, Pool, database_unavailable
 from mosaic_common.db.sqlstates import AUDIT_CHAIN_NOT_OPEN, AUDIT_NOT_CONTINUOUS
 from mosaic_common.errors import InvalidInput, Layer, Reason
@@ -95,7 +96,12 @@ class PostgresLedger:
     async def countersign(self) -> list[SignedHead]:
         """Sign every head that moved. Raises Unavailable."""
         async with self._connected() as connection, connection.transaction():
-            return await self._audit.countersign(connection)
+            return await self._audit.rounds.countersign(connection)
+
+    async def close_months(self) -> list[MonthEnd]:
+        """Sign where chains stood at the end of months that are over. Raises Unavailable."""
+        async with self._connected() as connection, connection.transaction():
+            return await self._audit.rounds.close_months(connection)
 
     async def missing(self) -> tuple[Missing, ...]:
         """Return what the owner of the application's tables has still to allow."""

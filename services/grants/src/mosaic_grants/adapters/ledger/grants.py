@@ -3,6 +3,8 @@
 from typing import Final
 from uuid import UUID
 
+from mosaic_common.audit_heads import GrantHead, SignedGrantHead
+from mosaic_common.decision import RateLimit
 from mosaic_common.errors import Layer, NotFound, Reason
 
 from mosaic_grants.adapters.ledger.statements import Row, Statements
@@ -13,8 +15,8 @@ from mosaic_grants.domain.ports import After
 # What an operator sees is what is in force: a grant past its end is expired before any sweep has written so.
 COLUMNS: Final = """
     g.id, g.subject_user_id, g.peer_id, g.scope, g.created_by, g.approved_by, g.created_at, g.activated_at, g.expires_at,
-    g.revoked_at, g.revoked_reason, p.name AS peer_name, p.common_name AS peer_common_name, p.state AS peer_state,
-    u.email, u.active,
+    g.revoked_at, g.revoked_reason, g.rate_per_second, g.rate_burst,
+    p.name AS peer_name, p.common_name AS peer_common_name, p.state AS peer_state, u.email, u.active,
     CASE WHEN g.status IN ('pending', 'active') AND g.expires_at <= now() THEN 'expired' ELSE g.status END AS status
 """
 _GRANTS: Final = f"""
@@ -23,6 +25,13 @@ _GRANTS: Final = f"""
     JOIN federation.federation_peers p ON p.id = g.peer_id
     LEFT JOIN public.users u ON u.id = g.subject_user_id
 """  # noqa: S608 - constants
+# The latest of a grant's heads is the one over the most rows; there is one for each month.
+_LATEST_HEAD: Final = """
+    LEFT JOIN LATERAL (
+        SELECT rows AS head_rows, hash AS head_hash, time_us AS head_time_us, signature AS head_signature
+        FROM federation.federation_audit_grant_heads WHERE grant_id = g.id ORDER BY rows DESC LIMIT 1
+    ) head ON true
+"""
 
 
 class Grants:
@@ -46,6 +55,16 @@ class Grants:
             )
         return grant_of(row)
 
+    async def find_with_head(self, grant_id: UUID) -> tuple[Grant, SignedGrantHead | None] | None:
+        """Find a grant, and the latest countersigned head of its rows, where there is one."""
+        row = await self._sql.first(f"SELECT * FROM ({_GRANTS} WHERE g.id = :id) g {_LATEST_HEAD}", id=grant_id)  # noqa: S608 - constants
+        if row is None:
+            return None
+        if row.head_rows is None:
+            return grant_of(row), None
+        head = GrantHead(row.id, row.head_rows, row.head_hash, row.head_time_us)
+        return grant_of(row), SignedGrantHead(head, row.head_signature)
+
     async def list_page(
         self, *, limit: int, after: After, peer_id: UUID | None, status: GrantStatus | None, subject_user_id: UUID | None
     ) -> list[Grant]:
@@ -67,8 +86,10 @@ class Grants:
 
     async def insert(self, draft: GrantDraft, *, actor: str) -> Grant:
         row = await self._sql.one(
-            """INSERT INTO federation.federation_grants (subject_user_id, peer_id, scope, created_by, approved_by, expires_at)
-               VALUES (:subject, :peer, CAST(:scope AS jsonb), :actor, :approved_by, now() + CAST(:life AS interval))
+            """INSERT INTO federation.federation_grants
+                   (subject_user_id, peer_id, scope, created_by, approved_by, expires_at, rate_per_second, rate_burst)
+               VALUES (:subject, :peer, CAST(:scope AS jsonb), :actor, :approved_by, now() + CAST(:life AS interval),
+                   CAST(:per_second AS double precision), :burst)
                RETURNING id""",
             subject=draft.subject.id,
             peer=draft.peer.id,
@@ -76,6 +97,8 @@ class Grants:
             actor=actor,
             approved_by=draft.approved_by,
             life=draft.expires_in,
+            per_second=draft.limit.per_second if draft.limit else None,
+            burst=draft.limit.burst if draft.limit else None,
         )
         return await self.get(row.id)
 
@@ -85,6 +108,16 @@ class Grants:
                WHERE id = :id AND status = ANY(:sources) AND (expires_at IS NULL OR expires_at > now())""",
             id=grant_id,
             sources=sorted(GRANT_SOURCES[GrantStatus.ACTIVE]),
+        )
+
+    async def limit(self, grant_id: UUID, limit: RateLimit | None) -> bool:
+        return await self._sql.changed(
+            """UPDATE federation.federation_grants
+               SET rate_per_second = CAST(:per_second AS double precision), rate_burst = :burst
+               WHERE id = :id AND status IN ('pending', 'active') AND (expires_at IS NULL OR expires_at > now())""",
+            id=grant_id,
+            per_second=limit.per_second if limit else None,
+            burst=limit.burst if limit else None,
         )
 
     async def revoke(self, grant_id: UUID, reason: str) -> bool:
@@ -147,6 +180,7 @@ class Grants:
 
 def grant_of(row: Row) -> Grant:
     subject = User(row.subject_user_id, row.email, row.active) if row.email is not None else None
+    limit = RateLimit(row.rate_per_second, row.rate_burst) if row.rate_per_second is not None else None
     return Grant(
         id=row.id,
         subject_user_id=row.subject_user_id,
@@ -160,6 +194,7 @@ def grant_of(row: Row) -> Grant:
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
         revoked_reason=row.revoked_reason,
+        limit=limit,
         peer_name=row.peer_name,
         peer_common_name=row.peer_common_name,
         peer_state=PeerState(row.peer_state),

@@ -1,11 +1,12 @@
 """The audit log, as it is read beside a grant or a peer."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 from mosaic_grants.adapters.ledger.statements import Row, Statements
-from mosaic_grants.domain.model import AuditEntry
+from mosaic_grants.domain.model import AuditEntry, Reads
 
 RECENT: Final = 20
 
@@ -24,6 +25,18 @@ class Records:
 
     async def list_recent_of_peer(self, peer_id: UUID) -> list[AuditEntry]:
         return await self._recent("peer_id", peer_id)
+
+    async def count_reads(self, grant_id: UUID, *, since: datetime) -> Reads:
+        """Count the calls of a grant; refusals that were written as one row count as often as they happened."""
+        row = await self._sql.one(
+            """SELECT coalesce(sum(repeated), 0)::bigint AS calls,
+                      coalesce(sum(repeated) FILTER (WHERE denied_reason = 'RATE_LIMITED'), 0)::bigint AS rate_limited
+               FROM federation.federation_audit_log
+               WHERE grant_id = :grant AND event = 'read' AND time_us >= :since_us""",
+            grant=grant_id,
+            since_us=int(since.timestamp() * 1_000_000),
+        )
+        return Reads(row.calls, row.rate_limited)
 
     async def list_last_reads(self, peer_ids: Sequence[UUID]) -> Mapping[UUID, int]:
         """When each inbound peer last asked for something and was answered, whatever the answer; microseconds since 1970 UTC."""

@@ -1,6 +1,6 @@
 """Users and teams: the application's, read only."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from mosaic_grants.adapters.ledger.statements import Statements, find_uuid
@@ -31,3 +31,8 @@ class Users:
             teams=list(teams),
         )
         return frozenset(row.team_id for row in rows)
+
+    async def team_names(self, teams: Sequence[UUID]) -> Mapping[UUID, str]:
+        """Return the names of those teams that exist."""
+        rows = await self._sql.all("SELECT id, name FROM public.teams WHERE id = ANY(:teams)", teams=list(teams))
+        return {row.id: row.name for row in rows}
