@@ -116,7 +116,7 @@ def test_a_port_that_another_process_answers_stops_the_start(tmp_path: Path, kin
     assert server.pid is None
 
 
-@pytest.mark.parametrize("user", PASSWORDS)
+@pytest.mark.parametrize("user", ["enrollment", "edge-inbound"])
 def test_valkey_user_works_under_its_own_prefix(cache: EmbeddedValkey, user: str) -> None:
     """A service counts with a script, by Valkey's clock, under keys that begin with its name and expire."""
     with client(cache.url(user)) as connection:
@@ -150,20 +150,38 @@ def test_valkey_user_can_do_nothing_else(cache: EmbeddedValkey, attack: list[str
         connection.execute_command(*attack)
 
 
+@pytest.mark.parametrize("user", ["enrollment", "edge-inbound"])
 @pytest.mark.parametrize(
     "command",
     [
         pytest.param(["EVAL", "return 1", "0"], id="a script that was not loaded"),
-        pytest.param(["DEL", "enrollment:count"], id="forgetting at once"),
-        pytest.param(["INCRBY", "enrollment:count", "1"], id="counting otherwise"),
-        pytest.param(["PEXPIRE", "enrollment:count", "1"], id="another expiry"),
-        pytest.param(["HSET", "enrollment:count", "field", "1"], id="another type"),
+        pytest.param(["DEL", "{user}:count"], id="forgetting at once"),
+        pytest.param(["INCRBY", "{user}:count", "1"], id="counting otherwise"),
+        pytest.param(["PEXPIRE", "{user}:count", "1"], id="another expiry"),
+        pytest.param(["HSET", "{user}:count", "field", "1"], id="another type"),
     ],
 )
-def test_enrollment_may_do_what_its_one_script_does(cache: EmbeddedValkey, command: list[str]) -> None:
+def test_valkey_user_may_do_what_its_one_script_does(cache: EmbeddedValkey, user: str, command: list[str]) -> None:
     """Nothing beyond GET, SET and TIME is given, not even under its own prefix."""
-    with client(cache.url("enrollment")) as connection, pytest.raises(valkey.ResponseError, match=r"(?i)permission"):
-        connection.execute_command(*command)
+    with client(cache.url(user)) as connection, pytest.raises(valkey.ResponseError, match=r"(?i)permission"):
+        connection.execute_command(*(each.format(user=user) for each in command))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(["GET", "edge-outbound:count"], id="a key"),
+        pytest.param(["SET", "edge-outbound:count", "1"], id="writing one"),
+        pytest.param(["SCRIPT", "LOAD", "return 1"], id="a script"),
+        pytest.param(["TIME"], id="the time"),
+    ],
+)
+def test_edge_outbound_may_only_ask_whether_valkey_is_there(cache: EmbeddedValkey, command: list[str]) -> None:
+    """It counts in its own process; what peers answer has no way into a key."""
+    with client(cache.url("edge-outbound")) as connection:
+        assert connection.ping()
+        with pytest.raises(valkey.ResponseError, match=r"(?i)permission"):
+            connection.execute_command(*command)
 
 
 def test_valkey_lets_nobody_in_without_a_user(cache: EmbeddedValkey) -> None:

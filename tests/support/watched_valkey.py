@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -37,10 +38,13 @@ class WatchedValkey(EmbeddedValkey):
             return {key.decode(): timedelta(milliseconds=admin.pttl(key)) for key in admin.scan_iter(count=1000)}
 
     def let_pass(self, time: timedelta) -> None:
-        """Make everything that was counted so much older."""
+        """Make everything that was counted so much older: every number long enough to be a moment in microseconds."""
+        passed_us = round(time.total_seconds() * 1_000_000)
         with self._admin() as admin:
             for key in admin.scan_iter(count=1000):
-                admin.set(key, int(admin.get(key)) - round(time.total_seconds() * 1_000_000), keepttl=True)
+                counted = admin.get(key) or b""  # expired since it was found
+                older = re.sub(rb"\d{13,}", lambda moment: b"%d" % (int(moment[0]) - passed_us), counted)
+                admin.set(key, older, keepttl=True, xx=True)
 
     def calls(self) -> int:
         """How many scripts have run since the server started."""

@@ -1,6 +1,7 @@
 """What a peer answers, believed in nothing."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -10,10 +11,11 @@ import pytest
 from google.protobuf.any_pb2 import Any as Packed
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
-from mosaic.federation.v1.federation_pb2 import ListResourcesResponse
+from mosaic.federation.v1.federation_pb2 import GetResourceResponse, ListResourcesResponse, SearchHit, SearchResourcesResponse
 from mosaic.federation.v1.resources_pb2 import Resource
 from mosaic_common.errors import Reason
-from mosaic_federation_edge.adapters.peers import CLOCK_SKEW, MAX_PAGE_TOKEN, find_error_info, verified_page
+from mosaic_federation_edge.adapters.peer_answers import CLOCK_SKEW, MAX_PAGE_TOKEN, AnswerVerifier
+from mosaic_federation_edge.adapters.peers import find_error_info
 from mosaic_federation_edge.domain.fan_out import SourceFailed, SourcePage, SourceStatus
 
 NOW = datetime(2031, 5, 4, 12, 0, tzinfo=UTC)
@@ -32,8 +34,8 @@ def answer(*rows: Resource, **fields: Any) -> ListResourcesResponse:
     return ListResourcesResponse(resources=rows, **fields)
 
 
-def verified(response: ListResourcesResponse, *, resource: str = "tasks", page_size: int = 3) -> SourcePage[Resource]:
-    return verified_page(response, "work", resource, page_size=page_size, now=NOW)
+def verified(response: ListResourcesResponse, *, resource: str = "tasks", page_size: int = 3) -> SourcePage[Any]:
+    return AnswerVerifier("work", [resource], NOW).verified_page(response, page_size=page_size)
 
 
 def test_the_source_is_ours_to_say() -> None:
@@ -102,6 +104,61 @@ def test_refuses_an_answer_that_does_not_hold(make: Callable[[], ListResourcesRe
     with pytest.raises(SourceFailed) as failed:
         verified(make())
     assert (failed.value.status, failed.value.reason) == (SourceStatus.UNAVAILABLE, None)
+
+
+def hit(row: Resource | None = None, **fields: Any) -> SearchHit:
+    return SearchHit(resource=row or task(), **fields)
+
+
+def found(*hits: SearchHit, resources: Sequence[str] = ("tasks", "notes"), page_size: int = 3) -> SourcePage[Any]:
+    answered = SearchResourcesResponse(hits=hits, truncated=True, source="local")
+    return AnswerVerifier("work", resources, NOW).verified_hits(answered, page_size=page_size)
+
+
+def test_hits_keep_their_order_whatever_their_ranks_are() -> None:
+    """Position counts: an infinite rank moves nothing, and no number that is none reaches the user."""
+    ranks = [0.1, math.inf, math.nan]
+    page = found(*(hit(task(number), rank=rank, distance=rank) for number, rank in enumerate(ranks, 1)))
+    assert [each.resource.id for each in page.rows] == [str(UUID(int=number)) for number in (1, 2, 3)]
+    assert [each.rank for each in page.rows] == [0.1, 0, 0]
+    assert [each.HasField("distance") for each in page.rows] == [True, False, False]
+    assert {each.resource.source for each in page.rows} == {"federated:work"}
+    assert (page.next_position, page.truncated) == ("", True)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda: found(*(hit(task(number)) for number in range(1, 5))), id="more hits than were asked for"),
+        pytest.param(lambda: found(hit(), resources=("notes", "memory")), id="a kind that was not asked for"),
+        pytest.param(lambda: found(SearchHit(rank=1)), id="a hit without a row"),
+        pytest.param(lambda: found(hit(_set(task(), id="1"))), id="an id that is none"),
+        pytest.param(lambda: found(hit(snippet="x" * 4 * 1024 * 1024)), id="a snippet without end"),
+    ],
+)
+def test_refuses_hits_that_do_not_hold(make: Callable[[], SourcePage[Any]]) -> None:
+    """One thing wrong and nothing of the answer is passed on."""
+    with pytest.raises(SourceFailed) as failed:
+        make()
+    assert failed.value.status is SourceStatus.UNAVAILABLE
+
+
+def test_one_row_is_the_one_that_was_asked_for() -> None:
+    """Marked with the connection's name."""
+    answered = GetResourceResponse(resource=task(7))
+    page: SourcePage[Any] = AnswerVerifier("work", ["tasks"], NOW).verified_row(answered, row_id=str(UUID(int=7)))
+    assert [(row.id, row.source) for row in page.rows] == [(str(UUID(int=7)), "federated:work")]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [pytest.param(task(8), id="another row"), pytest.param(Resource(), id="none"), pytest.param(None, id="another kind")],
+)
+def test_refuses_a_row_that_was_not_asked_for(row: Resource | None) -> None:
+    """Neither another id nor another kind under the right id."""
+    unverified = GetResourceResponse(resource=row if row is not None else _with(_set(Resource(), id=str(UUID(int=7))), "note"))
+    with pytest.raises(SourceFailed):
+        AnswerVerifier("work", ["tasks"], NOW).verified_row(unverified, row_id=str(UUID(int=7)))
 
 
 def _with(row: Resource, kind: str) -> Resource:

@@ -24,6 +24,7 @@ from mosaic_federation_edge.adapters.audit_store import PostgresAuditStore
 from mosaic_federation_edge.adapters.audit_writer import AuditWriter
 from mosaic_federation_edge.adapters.connection_reports import ConnectionReports
 from mosaic_federation_edge.adapters.database import Database
+from mosaic_federation_edge.adapters.failover import FailoverCounters
 from mosaic_federation_edge.adapters.grant_resolver import GrantsResolver
 from mosaic_federation_edge.adapters.grants_connections import GrantsConnections
 from mosaic_federation_edge.adapters.housekeeping import forget_keys
@@ -32,20 +33,27 @@ from mosaic_federation_edge.adapters.peers import Peers
 from mosaic_federation_edge.adapters.read_functions import GrantReadFunctions, LocalReadFunctions
 from mosaic_federation_edge.adapters.recorder import AuditRecorder
 from mosaic_federation_edge.adapters.schema_watch import watch_schema
-from mosaic_federation_edge.adapters.valkey import Valkey
+from mosaic_federation_edge.adapters.valkey import Valkey, ValkeyCounters
 from mosaic_federation_edge.api.admission import Admission
 from mosaic_federation_edge.api.federation import FederationServicer
 from mosaic_federation_edge.api.handshakes import Handshakes
+from mosaic_federation_edge.api.own_rows import OwnRows
 from mosaic_federation_edge.api.query import QueryServicer
 from mosaic_federation_edge.api.users import users
 from mosaic_federation_edge.config import InboundConfig, OutboundConfig
+from mosaic_federation_edge.domain.grant_limits import GrantLimits
 from mosaic_federation_edge.domain.grant_views import GrantViews
+from mosaic_federation_edge.domain.leases import LeasedCounters
 from mosaic_federation_edge.domain.limits import DEFAULT_LIMITS, Limits
+from mosaic_federation_edge.domain.local_counters import LocalCounters
+from mosaic_federation_edge.domain.peer_source import PeerSource
 from mosaic_federation_edge.domain.query_tokens import QueryTokens
 from mosaic_federation_edge.domain.rate_limit import TokenBuckets
 from mosaic_federation_edge.methods import INBOUND, OUTBOUND
 
 READ_CONNECTIONS = 8
+SEARCH_CONNECTIONS = 4
+SEARCH_SECONDS = 1.0
 AUDIT_CONNECTIONS = 1
 
 
@@ -63,9 +71,8 @@ def build_inbound(
     pki, gateway = config.mosaic_pki_dir, config.mosaic_gateway
     handshakes = handshakes or Handshakes()
     url = config.database_url.get_secret_value()
-    reads = Database(url, application=EDGE_INBOUND, connections=READ_CONNECTIONS)
-    audits = Database(url, application=f"{EDGE_INBOUND} audit", connections=AUDIT_CONNECTIONS)
-    valkey = Valkey(config.redis_url.get_secret_value())
+    reads, searches, audits = _databases(url, EDGE_INBOUND)
+    valkey = ValkeyCounters(config.redis_url.get_secret_value())
     grants = _grants_channel(config)
     writer = AuditWriter(PostgresAuditStore(audits), GrantsChains(grants))
     recorder = AuditRecorder(writer, clock)
@@ -78,16 +85,16 @@ def build_inbound(
         sources=TokenBuckets(limits.source, Layer.SOURCE, time.monotonic),
         fingerprints=TokenBuckets(limits.certificate, Layer.SOURCE, time.monotonic),
     )
+    counters = FailoverCounters(valkey, LocalCounters(time.monotonic), time.monotonic)
     federation = FederationServicer(
         admission,
         GrantViews(GrantsResolver(grants), time.monotonic),
-        GrantReadFunctions(reads),
+        GrantReadFunctions(reads, searches),
         PageTokens(_read_key(pki / "page-token.key"), clock),
         QueryHasher(_read_key(pki / "query-hmac.key")),
         clock,
         gateway=gateway,
-        grants=TokenBuckets(limits.grant, Layer.RATE, time.monotonic),
-        peers=TokenBuckets(limits.peer, Layer.RATE, time.monotonic),
+        limits=GrantLimits(LeasedCounters(counters, time.monotonic), grant=limits.grant, peer=limits.peer),
     )
     peers = GrpcListener(
         Listener.PEER,
@@ -102,8 +109,8 @@ def build_inbound(
         [peers, _internal(config, INBOUND, health)],
         health,
         background=[writer.run, recorder.run, lambda: watch_schema(reads), lambda: handshakes.watch(peers)],
-        opening=[reads.open, audits.open],
-        closing=[recorder.post_counted, writer.drain, grants.close, reads.close, audits.close, valkey.close],
+        opening=[reads.open, searches.open, audits.open],
+        closing=[recorder.post_counted, writer.drain, grants.close, reads.close, searches.close, audits.close, valkey.close],
     )
 
 
@@ -115,8 +122,7 @@ def build_outbound(config: OutboundConfig, clock: Clock, *, limits: Limits = DEF
     """
     pki, gateway = config.mosaic_pki_dir, config.mosaic_gateway
     url = config.database_url.get_secret_value()
-    reads = Database(url, application=EDGE_OUTBOUND, connections=READ_CONNECTIONS)
-    audits = Database(url, application=f"{EDGE_OUTBOUND} audit", connections=AUDIT_CONNECTIONS)
+    reads, searches, audits = _databases(url, EDGE_OUTBOUND)
     valkey = Valkey(config.redis_url.get_secret_value())
     grants = _grants_channel(config)
     writer = AuditWriter(PostgresAuditStore(audits), GrantsChains(grants))
@@ -134,10 +140,9 @@ def build_outbound(config: OutboundConfig, clock: Clock, *, limits: Limits = DEF
     reports = ConnectionReports(grants)
     channels = PeerChannels()
     query = QueryServicer(
-        LocalReadFunctions(reads),
+        OwnRows(LocalReadFunctions(reads, searches)),
+        PeerSource(connections, reports, Peers(channels, clock)),
         connections,
-        reports,
-        Peers(channels, clock),
         QueryTokens(clock),
         TokenBuckets(limits.user, Layer.RATE, time.monotonic),
     )
@@ -154,8 +159,26 @@ def build_outbound(config: OutboundConfig, clock: Clock, *, limits: Limits = DEF
         [user, _internal(config, OUTBOUND, health)],
         health,
         background=[writer.run, recorder.run, reports.run, lambda: watch_schema(reads), lambda: forget_keys(connections, channels)],
-        opening=[reads.open, audits.open],
-        closing=[recorder.post_counted, writer.drain, channels.close, grants.close, reads.close, audits.close, valkey.close],
+        opening=[reads.open, searches.open, audits.open],
+        closing=[
+            recorder.post_counted,
+            writer.drain,
+            channels.close,
+            grants.close,
+            reads.close,
+            searches.close,
+            audits.close,
+            valkey.close,
+        ],
+    )
+
+
+def _databases(url: str, identity: str) -> tuple[Database, Database, Database]:
+    """Connections for reads, for searches and for the audit log: none of them waits for another's."""
+    return (
+        Database(url, application=identity, connections=READ_CONNECTIONS),
+        Database(url, application=f"{identity} search", connections=SEARCH_CONNECTIONS, statement_seconds=SEARCH_SECONDS),
+        Database(url, application=f"{identity} audit", connections=AUDIT_CONNECTIONS),
     )
 
 

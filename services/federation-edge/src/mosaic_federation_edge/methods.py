@@ -27,4 +27,5 @@ OUTBOUND: Final[MethodTable] = method_table(
         audit=Event.QUERY,
         deadline=timedelta(seconds=8),
     ),
+    Method(_QUERY, "ListSources", Listener.USER, callers=frozenset({Role.QUERY}), audit=Event.QUERY),
 )

@@ -32,6 +32,7 @@ class _Report:
     user_token: str
     peer_id: UUID
     refusal: PeerRefusal | None
+    audit_head: bytes
 
 
 class ConnectionReports:
@@ -44,7 +45,7 @@ class ConnectionReports:
         self._queue: Final[asyncio.Queue[_Report]] = asyncio.Queue(MAX_QUEUED)
         self._log: Final = logger("reports")
 
-    def report(self, user_token: str, peer_id: UUID, refusal: PeerRefusal | None) -> None:
+    def report(self, user_token: str, peer_id: UUID, refusal: PeerRefusal | None, audit_head: bytes = b"") -> None:
         """Have it told; returns at once."""
         now = self._monotonic()
         told = self._told.get(peer_id)
@@ -54,7 +55,7 @@ class ConnectionReports:
         self._told.move_to_end(peer_id)
         if len(self._told) > MAX_CONNECTIONS:
             self._told.popitem(last=False)
-        self._queue.put_nowait(_Report(user_token, peer_id, refusal))
+        self._queue.put_nowait(_Report(user_token, peer_id, refusal, audit_head))
 
     async def run(self) -> None:
         """Tell, for ever."""
@@ -69,9 +70,12 @@ class ConnectionReports:
 
 def _request(report: _Report) -> ledger_pb2.ReportConnectionRequest:
     refusal = report.refusal
-    return ledger_pb2.ReportConnectionRequest(
+    request = ledger_pb2.ReportConnectionRequest(
         user_token=report.user_token,
         peer_id=str(report.peer_id),
         reason=errors_pb2.Reason.Value(f"REASON_{refusal.reason.name}") if refusal else errors_pb2.REASON_UNSPECIFIED,
         grant_status=refusal.grant_status if refusal else "",
     )
+    if report.audit_head:
+        request.audit_head.MergeFromString(report.audit_head)
+    return request

@@ -8,17 +8,29 @@ from mosaic_common.db.pool import NO_SCHEMA, Pool, database_unavailable
 from mosaic_common.db.sqlstates import CALL_OUT_OF_BOUNDS, REFUSALS
 from mosaic_common.db.version import SCHEMA_VERSION
 from mosaic_common.decision import Denied
-from mosaic_common.errors import ConfigurationError
+from mosaic_common.errors import ConfigurationError, Layer, Reason, Unavailable
 from mosaic_common.log import logger
 
 COMMAND_SECONDS: Final = 3.0
+STATEMENT_TIMEOUT: Final = "57014"
+"""query_canceled (PostgreSQL, appendix A)."""
 
 
 class Database:
-    """The functions of one role."""
+    """The functions of one role.
 
-    def __init__(self, url: str, *, application: str, connections: int) -> None:
-        self._pool: Final = Pool(url, application=application, connections=connections, command_seconds=COMMAND_SECONDS)
+    Args:
+        statement_seconds: what the server lets a statement take; None for the role's own limit.
+    """
+
+    def __init__(self, url: str, *, application: str, connections: int, statement_seconds: float | None = None) -> None:
+        self._pool: Final = Pool(
+            url,
+            application=application,
+            connections=connections,
+            command_seconds=COMMAND_SECONDS,
+            statement_seconds=statement_seconds,
+        )
         self.open: Final = self._pool.open
         self.close: Final = self._pool.close
         self._log: Final = logger("database")
@@ -28,7 +40,7 @@ class Database:
 
         Raises:
             AccessDenied, CertificateRefused: what a read function refused with.
-            Unavailable: no answer.
+            Unavailable: no answer, or not in the time that a statement may take.
         """
         try:
             return await self.fetch_raw(statement, *arguments)
@@ -39,6 +51,10 @@ class Database:
                 raise Denied(refusal.reason, metadata=metadata).to_error() from None
             if error.sqlstate == CALL_OUT_OF_BOUNDS:
                 raise
+            if error.sqlstate == STATEMENT_TIMEOUT:
+                raise Unavailable(
+                    Reason.DEADLINE_EXCEEDED, "The database did not finish in time; ask for less.", layer=Layer.REQUEST
+                ) from None
             self._log.error("statement_failed", sqlstate=error.sqlstate)
             raise database_unavailable() from error
 

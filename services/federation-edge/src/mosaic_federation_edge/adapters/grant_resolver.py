@@ -5,8 +5,10 @@ from typing import Final
 from uuid import UUID
 
 import grpc
+from mosaic.audit.v1 import audit_pb2
 from mosaic.grants.v1 import ledger_pb2, ledger_pb2_grpc, types_pb2
-from mosaic_common.decision import CertificateState, CertificateView, GrantStatus, GrantView, PeerState
+from mosaic_common.audit_heads import GrantHead, SignedGrantHead
+from mosaic_common.decision import CertificateState, CertificateView, GrantStatus, GrantView, PeerState, RateLimit
 from mosaic_common.errors import Layer, MosaicError, Reason, ScopeRefused, Unavailable
 from mosaic_common.rpc.client import answer_of
 from mosaic_common.scope import parse_scope_json
@@ -60,6 +62,8 @@ def _parse_view(view: ledger_pb2.GrantView) -> GrantView:
         scope=parse_scope_json(view.scope_json),
         expires_at=_moment(view.expires_at_us) if view.HasField("expires_at_us") else None,
         certificates={each.fingerprint: _parse_certificate(each) for each in view.certificates},
+        audit_head=_parse_head(view.audit_head) if view.HasField("audit_head") else None,
+        limit=_parse_limit(view.limit) if view.HasField("limit") else None,
     )
 
 
@@ -69,6 +73,16 @@ def _parse_certificate(certificate: types_pb2.Certificate) -> CertificateView:
         superseded_at=_moment(certificate.superseded_at_us) if certificate.HasField("superseded_at_us") else None,
         not_after=_moment(certificate.not_after_us),
     )
+
+
+def _parse_head(head: audit_pb2.GrantAuditHead) -> SignedGrantHead:
+    return SignedGrantHead(GrantHead(UUID(head.grant_id), head.rows, head.hash, head.time_us), head.signature)
+
+
+def _parse_limit(limit: types_pb2.RateLimit) -> RateLimit:
+    if not (limit.per_second > 0 and limit.burst > 0):
+        raise ValueError("a limit that lets nothing through")
+    return RateLimit(limit.per_second, limit.burst)
 
 
 def _word(name: str, prefix: str) -> str:

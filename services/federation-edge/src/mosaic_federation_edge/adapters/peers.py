@@ -1,9 +1,7 @@
 """Other gateways. What one returns is believed in nothing: it may be broken, broken into, or hostile."""
 
-from collections.abc import Mapping
-from datetime import datetime, timedelta
-from typing import Final
-from uuid import UUID
+from collections.abc import Awaitable, Mapping
+from typing import Final, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -14,27 +12,14 @@ from mosaic_common.clock import Clock
 from mosaic_common.errors import Reason
 from mosaic_common.rpc.status import DETAILS_KEY, DOMAIN
 
+from mosaic_federation_edge.adapters.peer_answers import AnswerVerifier
 from mosaic_federation_edge.adapters.peer_channels import PeerChannels
 from mosaic_federation_edge.domain.connections import Connection
 from mosaic_federation_edge.domain.fan_out import SourceFailed, SourcePage, SourceStatus
-from mosaic_federation_edge.domain.merge import MAX_ANSWER_BYTES, clamp_time_us
-from mosaic_federation_edge.domain.query_source import federated
+from mosaic_federation_edge.domain.questions import GetCapabilities, GetRow, ListRows, Question, SearchRows
 
-CLOCK_SKEW: Final = timedelta(minutes=5)
-MAX_PAGE_TOKEN: Final = 1024
+M = TypeVar("M")
 
-_FIELDS: Final[Mapping[str, str]] = {
-    "tasks": "task",
-    "notes": "note",
-    "memory": "memory",
-    "credentials": "credential",
-    "api_keys": "api_key",
-}
-# Times that lie in the past by their meaning; a due or an expiry may well be in the future.
-_PAST_TIMES: Final[Mapping[str, tuple[str, ...]]] = {
-    "credentials": ("created_at_us",),
-    "api_keys": ("created_at_us", "last_used_at_us"),
-}
 _STATUSES: Final[Mapping[grpc.StatusCode, SourceStatus]] = {
     grpc.StatusCode.UNAUTHENTICATED: SourceStatus.DENIED,
     grpc.StatusCode.PERMISSION_DENIED: SourceStatus.DENIED,
@@ -52,6 +37,9 @@ _SENTENCES: Final[Mapping[SourceStatus, str]] = {
 }
 
 
+Found = resources_pb2.Resource | federation_pb2.SearchHit | federation_pb2.GetCapabilitiesResponse
+
+
 class Peers:
     """Asks the inbound edge of other gateways."""
 
@@ -59,75 +47,60 @@ class Peers:
         self._channels: Final = channels
         self._clock: Final = clock
 
-    async def list_rows(
-        self, connection: Connection, resource: str, *, page_size: int, page_token: str, seconds: float
-    ) -> SourcePage[resources_pb2.Resource]:
+    async def ask(self, connection: Connection, question: Question, *, position: str, seconds: float) -> SourcePage[Found]:
         if not connection.trust_bundle_pem:
             raise SourceFailed(
                 SourceStatus.UNAVAILABLE, "This connection has no pinned root, so nobody can be trusted to be the peer."
             )
         stub = federation_pb2_grpc.FederationServiceStub(self._channels.get(connection))
-        request = federation_pb2.ListResourcesRequest(resource=resource, page_size=page_size, page_token=page_token)
         try:
-            unverified = await stub.ListResources(request, timeout=seconds)
+            return await self._asked(stub, connection.name, question, position, seconds)
         except grpc.aio.AioRpcError as error:
             failed = _failure(error)
+            if failed.reason is Reason.RESOURCE_NOT_FOUND and isinstance(question, GetRow):
+                return SourcePage((), 0, "", truncated=False, reason=failed.reason)
             if failed.status is SourceStatus.DENIED:
                 self._channels.drop(connection)
             raise failed from None
-        return verified_page(unverified, connection.name, resource, page_size=page_size, now=self._clock.now())
+
+    async def _asked(
+        self,
+        stub: "federation_pb2_grpc.FederationServiceAsyncStub",  # a name for type checkers only
+        connection: str,
+        question: Question,
+        position: str,
+        seconds: float,
+    ) -> SourcePage[Found]:
+        verifier = AnswerVerifier(connection, question.resources, self._clock.now())
+        match question:
+            case ListRows(resource, page_size):
+                listing = federation_pb2.ListResourcesRequest(resource=resource, page_size=page_size, page_token=position)
+                return verifier.verified_page(await _message_of(stub.ListResources(listing, timeout=seconds)), page_size=page_size)
+            case GetRow(resource, row_id):
+                getting = federation_pb2.GetResourceRequest(resource=resource, id=str(row_id))
+                return verifier.verified_row(await _message_of(stub.GetResource(getting, timeout=seconds)), row_id=str(row_id))
+            case SearchRows(search, page_size):
+                searching = federation_pb2.SearchResourcesRequest(
+                    resources=search.resources, query=search.text, embedding=search.embedding or (), page_size=page_size
+                )
+                return verifier.verified_hits(
+                    await _message_of(stub.SearchResources(searching, timeout=seconds)), page_size=page_size
+                )
+            case GetCapabilities():
+                asking = federation_pb2.GetCapabilitiesRequest()
+                return verifier.verified_capabilities(await _message_of(stub.GetCapabilities(asking, timeout=seconds)))
 
 
-def verified_page(
-    unverified: federation_pb2.ListResourcesResponse, connection: str, resource: str, *, page_size: int, now: datetime
-) -> SourcePage[resources_pb2.Resource]:
-    """Return a peer's page as one that this gateway can pass on.
+async def _message_of(call: Awaitable[M]) -> M:
+    """The message, where the peer sent one.
 
     Raises:
-        SourceFailed: more rows than were asked for, too many bytes, rows of another kind, ids that are none.
+        SourceFailed: it said OK with none, or with bytes that are none: the library gives None then.
     """
-    # What this release has no field for would otherwise pass through it unseen.
-    unverified.DiscardUnknownFields()
-    if len(unverified.resources) > page_size or len(unverified.next_page_token) > MAX_PAGE_TOKEN:
-        raise _does_not_hold()
-    latest_us = int((now + CLOCK_SKEW).timestamp()) * 1_000_000
-    for row in unverified.resources:
-        _verify_kind(row, resource)
-        row.source = federated(connection)
-        row.updated_at_us = clamp_time_us(row.updated_at_us, latest_us=latest_us)
-        _clamp_past_times(row, resource, latest_us)
-    size = unverified.ByteSize()
-    if size > MAX_ANSWER_BYTES:
-        raise _does_not_hold()
-    # A page without rows that promises another could go on for ever.
-    goes_on = bool(unverified.resources)
-    return SourcePage(
-        rows=unverified.resources,
-        size_bytes=size,
-        next_position=unverified.next_page_token if goes_on else "",
-        truncated=unverified.truncated,
-    )
-
-
-def _verify_kind(row: resources_pb2.Resource, resource: str) -> None:
-    ids = [row.id, row.owner_id, *([row.team_id] if row.HasField("team_id") else [])]
-    try:
-        is_canonical = all(str(UUID(each)) == each for each in ids)
-    except ValueError:
-        is_canonical = False
-    if row.WhichOneof("resource") != _FIELDS[resource] or not is_canonical:
-        raise _does_not_hold()
-
-
-def _clamp_past_times(row: resources_pb2.Resource, resource: str, latest_us: int) -> None:
-    own = getattr(row, _FIELDS[resource])
-    for name in _PAST_TIMES.get(resource, ()):
-        if getattr(own, name):
-            setattr(own, name, clamp_time_us(getattr(own, name), latest_us=latest_us))
-
-
-def _does_not_hold() -> SourceFailed:
-    return SourceFailed(SourceStatus.UNAVAILABLE, "The peer's answer is not one that can be passed on.")
+    message: M | None = await call
+    if message is None:
+        raise SourceFailed(SourceStatus.UNAVAILABLE, _SENTENCES[SourceStatus.UNAVAILABLE])
+    return message
 
 
 def _failure(error: grpc.aio.AioRpcError) -> SourceFailed:

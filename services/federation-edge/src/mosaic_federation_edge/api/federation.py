@@ -1,31 +1,40 @@
 """FederationService: what this gateway serves to its peers."""
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
-from typing import Final, NoReturn
+from typing import Final
 from uuid import UUID
 
 from mosaic.federation.v1 import federation_pb2 as pb
 from mosaic_common.clock import Clock
-from mosaic_common.decision import Allowed, Denied, Presented, Verb, decide
-from mosaic_common.errors import InvalidInput, Layer, Reason, Unavailable, Unimplemented, Violation
+from mosaic_common.decision import Allowed, Denied, GrantView, Presented, Verb, decide
+from mosaic_common.errors import InvalidInput, Layer, NotFound, Reason, Unavailable, Violation
 from mosaic_common.identity import PeerCertificate
 from mosaic_common.page_tokens import PageBinding, PagePosition, PageTokens, QueryHasher
 from mosaic_common.rpc.call import Call
 from mosaic_common.scope import parse_scope_json
 
 from mosaic_federation_edge.api.admission import Admission
-from mosaic_federation_edge.api.rows import add_rows, fitting_rows
+from mosaic_federation_edge.api.rows import add_hits, add_rows, fitting_rows, set_row
+from mosaic_federation_edge.domain.grant_limits import GrantLimits
 from mosaic_federation_edge.domain.grant_views import NEGATIVE_MAX_AGE_SECONDS, GrantViews
+from mosaic_federation_edge.domain.limits import SEARCH_WEIGHT
 from mosaic_federation_edge.domain.pages import cut_page
-from mosaic_federation_edge.domain.rate_limit import RateLimiter
-from mosaic_federation_edge.domain.reads import Grantee, GrantReads, Keyset
+from mosaic_federation_edge.domain.reads import Grantee, GrantReads, Keyset, Visibility
+from mosaic_federation_edge.domain.row_id import parse_row_id
+from mosaic_federation_edge.domain.search import parse_search
 
 _NEWEST_FIRST: Final = "newest_first"
 _SERVER_VERSION: Final = version("mosaic-federation-edge")
 _SHOWN_NAMES: Final = 64
-# What is answered by now; get and search join when their code does.
-_SUPPORTED_VERBS: Final = (pb.VERB_LIST, pb.VERB_CAPABILITIES)
+_SUPPORTED_VERBS: Final = (pb.VERB_LIST, pb.VERB_GET, pb.VERB_SEARCH, pb.VERB_CAPABILITIES)
+_INVISIBLE: Final[Mapping[Visibility, tuple[Layer, Reason]]] = {
+    Visibility.NOT_VISIBLE: (Layer.ROW, Reason.ROW_NOT_VISIBLE),
+    Visibility.OUT_OF_SCOPE: (Layer.SCOPE, Reason.ROW_OUT_OF_SCOPE),
+}
+
+_Answer = pb.ListResourcesResponse | pb.GetResourceResponse | pb.SearchResourcesResponse | pb.GetCapabilitiesResponse
 
 
 class FederationServicer:
@@ -41,8 +50,7 @@ class FederationServicer:
         clock: Clock,
         *,
         gateway: str,
-        grants: RateLimiter,
-        peers: RateLimiter,
+        limits: GrantLimits,
     ) -> None:
         self._admission: Final = admission
         self._views: Final = views
@@ -51,8 +59,7 @@ class FederationServicer:
         self._hasher: Final = hasher
         self._clock: Final = clock
         self._gateway: Final = gateway
-        self._grants: Final = grants
-        self._peers: Final = peers
+        self._limits: Final = limits
 
     async def ListResources(self, request: pb.ListResourcesRequest, call: Call) -> pb.ListResourcesResponse:
         allowed, certificate = await self._allowed(call, Verb.LIST, [request.resource], request.page_size)
@@ -83,10 +90,11 @@ class FederationServicer:
             last = read.rows[cut.rows - 1]
             response.next_page_token = self._tokens.seal(PagePosition(last[1], UUID(last[0]), served + cut.rows), binding)
         call.facts.result_count = cut.rows
+        _add_audit_head(response, allowed.grant)
         return response
 
     async def GetCapabilities(self, _request: pb.GetCapabilitiesRequest, call: Call) -> pb.GetCapabilitiesResponse:
-        _, certificate = await self._allowed(call, Verb.CAPABILITIES, [])
+        allowed, certificate = await self._allowed(call, Verb.CAPABILITIES, [])
         now = await self._reads.get_capabilities(Grantee(certificate.grant_id, certificate.fingerprint))
         scope = parse_scope_json(now.scope_json)
         response = pb.GetCapabilitiesResponse(
@@ -98,17 +106,46 @@ class FederationServicer:
         )
         if now.expires_at_us is not None:
             response.grant_expires_at_us = now.expires_at_us
+        _add_audit_head(response, allowed.grant)
         return response
 
     async def GetResource(self, request: pb.GetResourceRequest, call: Call) -> pb.GetResourceResponse:
-        await self._allowed(call, Verb.GET, [request.resource])
-        _refuse_unwritten(Verb.GET)
+        allowed, certificate = await self._allowed(call, Verb.GET, [request.resource])
+        row_id = parse_row_id(request.id)
+        call.facts.query_hash = self._hasher.hash(Verb.GET, (request.resource,), text=request.id)
+        found = await self._reads.get_row(Grantee(certificate.grant_id, certificate.fingerprint), request.resource, row_id)
+        if found.row is None:
+            # One answer for both; which of them it was is for this gateway's own record.
+            layer, recorded = _INVISIBLE[found.visibility]
+            raise NotFound(Reason.RESOURCE_NOT_FOUND, "There is no such row.", layer=layer, recorded_reason=recorded)
+        response = pb.GetResourceResponse(source=self._gateway)
+        set_row(response.resource, found.row, request.resource, self._gateway)
+        call.facts.result_count = 1
+        _add_audit_head(response, allowed.grant)
+        return response
 
     async def SearchResources(self, request: pb.SearchResourcesRequest, call: Call) -> pb.SearchResourcesResponse:
-        await self._allowed(call, Verb.SEARCH, list(request.resources), request.page_size)
-        _refuse_unwritten(Verb.SEARCH)
+        allowed, certificate = await self._allowed(call, Verb.SEARCH, request.resources, request.page_size, weight=SEARCH_WEIGHT)
+        search = parse_search(allowed.resources, request.query, request.embedding)
+        call.facts.query_hash = self._hasher.hash(Verb.SEARCH, search.resources, search.text, search.embedding_bytes)
+        grantee = Grantee(certificate.grant_id, certificate.fingerprint)
+        # One after the other: one call holds one connection, however many resources it names.
+        matches = [
+            await self._reads.search_rows(grantee, resource, search, limit=allowed.page_size) for resource in search.resources
+        ]
 
-    async def _allowed(self, call: Call, verb: Verb, resources: list[str], page_size: int = 0) -> tuple[Allowed, PeerCertificate]:
+        response = pb.SearchResourcesResponse(source=self._gateway)
+        room = min([allowed.page_size, *(each.budget for each in matches if each.rows)])
+        add_hits(response.hits, zip(search.resources, matches, strict=True), self._gateway, most=room)
+        del response.hits[fitting_rows(response, response.hits) :]
+        response.truncated = sum(each.found for each in matches) > len(response.hits)
+        call.facts.result_count = len(response.hits)
+        _add_audit_head(response, allowed.grant)
+        return response
+
+    async def _allowed(
+        self, call: Call, verb: Verb, resources: Sequence[str], page_size: int = 0, *, weight: int = 1
+    ) -> tuple[Allowed, PeerCertificate]:
         """Steps 0 to 5 of a federated read (architecture.md); steps 1 and 2 came with the connection.
 
         Raises:
@@ -116,7 +153,7 @@ class FederationServicer:
             Unavailable: no view of the grant at most 5 s old.
         """
         facts = call.facts
-        facts.verb, facts.resource = verb, ",".join(resources)[:_SHOWN_NAMES]
+        facts.verb, facts.resource = verb, ",".join(resources[:_SHOWN_NAMES])[:_SHOWN_NAMES]
         # 0. What the call costs its source and its certificate.
         certificate = self._admission.admit(call)
         # 3. The grant as it stood seconds ago: enough to refuse, never to allow.
@@ -134,9 +171,21 @@ class FederationServicer:
         if isinstance(decision, Denied):
             raise decision.to_error()
         # 5. What the call costs its grant and its peer.
-        self._grants.spend(str(decision.grant.grant_id))
-        self._peers.spend(str(decision.grant.peer_id))
+        await self._limits.spend(decision.grant, weight)
         return decision, certificate
+
+
+def _add_audit_head(response: _Answer, grant: GrantView) -> None:
+    """What this gateway's record of the grant came to, so that the peer can tell when it is rewritten."""
+    signed = grant.audit_head
+    if signed is None:
+        return
+    message = response.audit_head
+    message.grant_id = str(signed.head.grant_id)
+    message.rows = signed.head.rows
+    message.hash = signed.head.hash
+    message.time_us = signed.head.time_us
+    message.signature = signed.signature
 
 
 def _require_known_order(order: int) -> None:
@@ -147,7 +196,3 @@ def _require_known_order(order: int) -> None:
             layer=Layer.REQUEST,
             violations=[Violation("order", "must be ORDER_NEWEST_FIRST, or absent")],
         )
-
-
-def _refuse_unwritten(verb: Verb) -> NoReturn:
-    raise Unimplemented(Reason.NOT_IMPLEMENTED, f"This gateway does not answer {verb.value} yet.", layer=Layer.REQUEST)

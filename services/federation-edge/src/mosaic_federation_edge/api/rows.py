@@ -4,17 +4,21 @@ Fields are set one by one; a keyword constructor costs a quarter of the call (do
 null is empty.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Final
 
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 from google.protobuf.message import Message
+from mosaic.federation.v1.federation_pb2 import SearchHit
 from mosaic.federation.v1.resources_pb2 import Resource
 
 from mosaic_federation_edge.domain.pages import MAX_PAGE_BYTES
-from mosaic_federation_edge.domain.reads import Row
+from mosaic_federation_edge.domain.reads import Matches, Row
+from mosaic_federation_edge.domain.search import by_position
 
 Rows = RepeatedCompositeFieldContainer[Resource]
+Hits = RepeatedCompositeFieldContainer[SearchHit]
 
 
 def add_rows(into: Rows, rows: Sequence[Row], resource: str, source: str) -> None:
@@ -23,19 +27,38 @@ def add_rows(into: Rows, rows: Sequence[Row], resource: str, source: str) -> Non
     Args:
         source: where the rows were read.
     """
-    fill = _FILL[resource]
     for row in rows:
-        message = into.add()
-        message.id = row[0]
-        message.source = source
-        message.updated_at_us = row[1]
-        message.owner_id = row[2]
-        if row[3] is not None:
-            message.team_id = row[3]
-        fill(message, row)
+        set_row(into.add(), row, resource, source)
 
 
-def fitting_rows(page: Message, rows: Rows) -> int:
+def set_row(message: Resource, row: Row, resource: str, source: str) -> None:
+    """Set every field of an empty message."""
+    message.id = row[0]
+    message.source = source
+    message.updated_at_us = row[1]
+    message.owner_id = row[2]
+    if row[3] is not None:
+        message.team_id = row[3]
+    _FILL[resource](message, row)
+
+
+def add_hits(into: Hits, matches: Iterable[tuple[str, Matches]], source: str, *, most: int) -> None:
+    """Append one message per match, by position, up to so many.
+
+    Args:
+        matches: by resource.
+    """
+    named = [[(resource, match) for match in found.rows] for resource, found in matches]
+    for resource, match in islice(by_position(named), most):
+        hit = into.add()
+        set_row(hit.resource, match.row, resource, source)
+        hit.rank = match.rank
+        hit.snippet = match.snippet
+        if match.distance is not None:
+            hit.distance = match.distance
+
+
+def fitting_rows(page: Message, rows: Rows | Hits) -> int:
     """How many rows, from the first, make at most MAX_PAGE_BYTES; at least one when there is any.
 
     Args:

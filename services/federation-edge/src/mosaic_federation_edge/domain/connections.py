@@ -8,6 +8,7 @@ from uuid import UUID
 from mosaic_common.errors import Reason
 
 from mosaic_federation_edge.domain.fan_out import SourcePage
+from mosaic_federation_edge.domain.questions import Question
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,8 @@ OF_THE_CONNECTION: Final = OF_THE_CERTIFICATE | frozenset(
 class Reports(Protocol):
     """Keeps, for this side's operators, how another gateway answers."""
 
-    def report(self, user_token: str, peer_id: UUID, refusal: PeerRefusal | None) -> None:
-        """Note a refusal, or with None that it answered. Never waits, never fails."""
+    def report(self, user_token: str, peer_id: UUID, refusal: PeerRefusal | None, audit_head: bytes = b"") -> None:
+        """Note a refusal, or with None that it answered, and what it says of its own record. Never waits, never fails."""
 
 
 class Connections(Protocol):
@@ -93,9 +94,7 @@ R = TypeVar("R")
 class PeerReads(Protocol[R]):
     """Another gateway, believed in nothing."""
 
-    async def list_rows(
-        self, connection: Connection, resource: str, *, page_size: int, page_token: str, seconds: float
-    ) -> SourcePage[R]:
+    async def ask(self, connection: Connection, question: Question, *, position: str, seconds: float) -> SourcePage[R]:
         """Return a page that was checked: counts, types and bytes; source overwritten, times clamped.
 
         Raises:

@@ -47,12 +47,17 @@ class SourcePage(Generic[R]):
     Attributes:
         size_bytes: of all rows, serialized.
         next_position: where the source goes on; empty on its last page.
+        truncated: the source has more that it does not give.
+        reason: why there are no rows, where that is an answer and no failure.
+        audit_head: what the source says of its own record of this grant; for the grants service, opaque here.
     """
 
     rows: Sequence[R]
     size_bytes: int
     next_position: str
     truncated: bool
+    reason: Reason | None = None
+    audit_head: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +109,7 @@ async def _ask(source: str, ask: Ask[R], seconds: float) -> SourceAnswer[R]:
         return SourceAnswer(source, failed.status, latency_us(), failed.message, failed.reason)
     except MosaicError as refused:
         return SourceAnswer(source, _status_of(refused), latency_us(), refused.message, refused.reason)
-    return SourceAnswer(source, SourceStatus.OK, latency_us(), page=page)
+    return SourceAnswer(source, SourceStatus.OK, latency_us(), reason=page.reason, page=page)
 
 
 def _status_of(error: MosaicError) -> SourceStatus:

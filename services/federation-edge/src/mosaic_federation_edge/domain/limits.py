@@ -9,6 +9,9 @@ from typing import Final
 
 from mosaic_federation_edge.domain.rate_limit import Rate
 
+SEARCH_WEIGHT: Final = 10
+"""What a search costs; every other call costs 1."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

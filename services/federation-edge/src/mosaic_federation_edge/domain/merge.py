@@ -13,7 +13,7 @@ from mosaic_federation_edge.domain.fan_out import SourceAnswer, SourceStatus
 MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024 - 64 * 1024
 """Rows of one answer: what fits into a message with the rest of it."""
 
-_TOO_LARGE: Final = "The rows did not fit into this answer and come with the next page; a smaller page holds them all."
+_TOO_LARGE: Final = "The rows did not fit into this answer; a smaller page holds them."
 
 
 class MergedRow(Protocol):
@@ -22,10 +22,11 @@ class MergedRow(Protocol):
     updated_at_us: int
 
 
-R = TypeVar("R", bound=MergedRow)
+R = TypeVar("R")
+RowT = TypeVar("RowT", bound=MergedRow)
 
 
-def newest_first(rows: Iterable[R]) -> list[R]:
+def newest_first(rows: Iterable[RowT]) -> list[RowT]:
     """Newest first, then by id and source, so that the same rows always stand in the same order."""
     return sorted(rows, key=lambda row: (-row.updated_at_us, row.id, row.source))
 

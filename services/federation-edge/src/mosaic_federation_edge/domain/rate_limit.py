@@ -1,4 +1,4 @@
-"""How much a key may ask: the port, and the in-process limiter that stands behind it until Valkey does."""
+"""How much a key may ask of this process: step 0 of a federated read, and local users at the other edge."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -12,7 +12,7 @@ MAX_KEYS: Final = 65_536
 
 
 class RateLimiter(Protocol):
-    """Counts what each key spends. Never waits: a shared limiter works on tokens that it has leased in advance."""
+    """Counts what each key spends, without waiting for anybody."""
 
     def check(self, key: str) -> None:
         """Refuse a key that has nothing left, without spending.

@@ -1,0 +1,137 @@
+"""What another gateway answers, checked until it can be passed on."""
+
+import math
+import re
+from collections.abc import Collection, Mapping
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from google.protobuf.message import Message
+from mosaic.federation.v1.federation_pb2 import (
+    GetCapabilitiesResponse,
+    GetResourceResponse,
+    ListResourcesResponse,
+    SearchHit,
+    SearchResourcesResponse,
+    Verb,
+)
+from mosaic.federation.v1.resources_pb2 import Resource
+from mosaic_common.resources import REGISTRY
+from mosaic_common.scope import MAX_ROWS_PER_QUERY
+
+from mosaic_federation_edge.domain.fan_out import SourceFailed, SourcePage, SourceStatus
+from mosaic_federation_edge.domain.merge import MAX_ANSWER_BYTES, clamp_time_us
+from mosaic_federation_edge.domain.query_source import federated
+
+Found = Resource | SearchHit | GetCapabilitiesResponse
+
+CLOCK_SKEW: Final = timedelta(minutes=5)
+MAX_PAGE_TOKEN: Final = 1024
+MAX_AUDIT_HEAD: Final = 256
+_VERSION: Final = re.compile(r"[0-9A-Za-z.+!-]{0,64}")
+
+_KINDS: Final[Mapping[str, str]] = {
+    "tasks": "task",
+    "notes": "note",
+    "memory": "memory",
+    "credentials": "credential",
+    "api_keys": "api_key",
+}
+# Times that lie in the past by their meaning; a due or an expiry may well be in the future.
+_PAST_TIMES: Final[Mapping[str, tuple[str, ...]]] = {
+    "credential": ("created_at_us",),
+    "api_key": ("created_at_us", "last_used_at_us"),
+}
+
+_Answer = ListResourcesResponse | GetResourceResponse | SearchResourcesResponse | GetCapabilitiesResponse
+
+
+class AnswerVerifier:
+    """Takes one answer for what it is: rows of the kinds asked for, not more than asked for, read through this connection.
+
+    Each method changes the message that it is given, and raises SourceFailed: more rows than were asked for, one of them twice, too
+    many bytes, rows of another kind, ids that are none.
+    """
+
+    def __init__(self, connection: str, resources: Collection[str], now: datetime) -> None:
+        self._source: Final = federated(connection)
+        self._kinds: Final = frozenset(_KINDS[each] for each in resources)
+        self._latest_us: Final = int((now + CLOCK_SKEW).timestamp()) * 1_000_000
+
+    def verified_page(self, unverified: ListResourcesResponse, *, page_size: int) -> SourcePage[Found]:
+        self._require(len(unverified.resources) <= page_size and len(unverified.next_page_token) <= MAX_PAGE_TOKEN)
+        size = self._verify_rows(unverified, unverified.resources)
+        # A page without rows that promises another could go on for ever.
+        goes_on = bool(unverified.resources)
+        return SourcePage(unverified.resources, size, unverified.next_page_token if goes_on else "", truncated=unverified.truncated)
+
+    def verified_row(self, unverified: GetResourceResponse, *, row_id: str) -> SourcePage[Found]:
+        self._require(unverified.resource.id == row_id)
+        size = self._verify_rows(unverified, [unverified.resource])
+        return SourcePage([unverified.resource], size, "", truncated=False, audit_head=_head_of(unverified))
+
+    def verified_hits(self, unverified: SearchResourcesResponse, *, page_size: int) -> SourcePage[Found]:
+        self._require(len(unverified.hits) <= page_size)
+        for hit in unverified.hits:
+            # Nobody sorts by them here; whoever reads the answer might.
+            if not math.isfinite(hit.rank):
+                hit.rank = 0
+            if not math.isfinite(hit.distance):
+                hit.ClearField("distance")
+        size = self._verify_rows(unverified, [hit.resource for hit in unverified.hits])
+        return SourcePage(unverified.hits, size, "", truncated=unverified.truncated, audit_head=_head_of(unverified))
+
+    def verified_capabilities(self, unverified: GetCapabilitiesResponse) -> SourcePage[Found]:
+        self._require(set(unverified.resources) | set(unverified.excluded_resources) <= REGISTRY.keys())
+        self._require(len(unverified.resources) <= len(REGISTRY) and len(unverified.excluded_resources) <= len(REGISTRY))
+        self._require(0 < unverified.max_rows_per_query <= MAX_ROWS_PER_QUERY)
+        self._require(_VERSION.fullmatch(unverified.server_version) is not None)
+        # Verbs of a later release are none that could be asked from here.
+        known = [verb for verb in unverified.supported_verbs if verb in Verb.values()]
+        del unverified.supported_verbs[:]
+        unverified.supported_verbs.extend(dict.fromkeys(known))
+        size = self._verify_rows(unverified, [])
+        head = _head_of(unverified)
+        # It is kept by our own grants, and is nothing that the user asked for.
+        unverified.ClearField("audit_head")
+        return SourcePage([unverified], size, "", truncated=False, audit_head=head)
+
+    def _verify_rows(self, answer: Message, rows: Collection[Resource]) -> int:
+        """Return the size of the answer in bytes."""
+        # What this release has no field for would otherwise pass through it unseen.
+        answer.DiscardUnknownFields()
+        self._require(len({(row.WhichOneof("resource"), row.id) for row in rows}) == len(rows))
+        for row in rows:
+            self._verify_row(row)
+        size = answer.ByteSize()
+        self._require(size <= MAX_ANSWER_BYTES)
+        return size
+
+    def _verify_row(self, row: Resource) -> None:
+        kind = row.WhichOneof("resource")
+        self._require(kind in self._kinds)
+        for each in (row.id, row.owner_id, *([row.team_id] if row.HasField("team_id") else [])):
+            self._require(_is_canonical(each))
+        row.source = self._source
+        row.updated_at_us = clamp_time_us(row.updated_at_us, latest_us=self._latest_us)
+        for name in _PAST_TIMES.get(kind or "", ()):
+            own = getattr(row, kind or "")
+            if getattr(own, name):
+                setattr(own, name, clamp_time_us(getattr(own, name), latest_us=self._latest_us))
+
+    def _require(self, holds: bool) -> None:
+        if not holds:
+            raise SourceFailed(SourceStatus.UNAVAILABLE, "The peer's answer is not one that can be passed on.")
+
+
+def _head_of(unverified: _Answer) -> bytes:
+    head = unverified.audit_head.SerializeToString()
+    return head if len(head) <= MAX_AUDIT_HEAD else b""
+
+
+def _is_canonical(unverified_id: str) -> bool:
+    try:
+        return str(UUID(unverified_id)) == unverified_id
+    except ValueError:
+        return False
