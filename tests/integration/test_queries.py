@@ -639,11 +639,7 @@ INVALID: Final = grpc.StatusCode.INVALID_ARGUMENT
 @pytest.mark.parametrize(
     ("asked", "code", "reason"),
     [
-        pytest.param(request(verb=federation_pb2.VERB_GET), grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED", id="get, to come"),
-        pytest.param(
-            request(verb=federation_pb2.VERB_SEARCH), grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED", id="search, to come"
-        ),
-        pytest.param(request(verb=federation_pb2.VERB_CAPABILITIES), INVALID, "REQUEST_INVALID", id="a verb that is no query"),
+        pytest.param(request(verb=federation_pb2.VERB_UNSPECIFIED), INVALID, "REQUEST_INVALID", id="no verb"),
         pytest.param(request(verb=77), INVALID, "REQUEST_INVALID", id="no verb that exists"),
         pytest.param(request(resources=[]), INVALID, "REQUEST_INVALID", id="no resource"),
         pytest.param(request(resources=["tasks", "notes"]), INVALID, "REQUEST_INVALID", id="two resources in a list"),

@@ -530,7 +530,7 @@ async def test_a_page_token_is_good_for_ten_minutes_at_every_replica(
 
 
 async def test_capabilities_say_what_the_grant_is(work: Gateway, rows: Rows) -> None:
-    """Scope in its own order, cap, end and what is answered by now."""
+    """Scope in its own order, cap, end and verbs."""
     scope = {"resources": ["notes", "tasks"], "excluded_resources": ["api_keys", "credentials"], "max_rows_per_query": 77}
     before = datetime.now(UTC)
     grant_id = await work.create_grant(user=MAYA, peer="home", scope=scope, expires_in_seconds=3600)
@@ -539,7 +539,7 @@ async def test_capabilities_say_what_the_grant_is(work: Gateway, rows: Rows) -> 
     assert list(answer.resources) == ["notes", "tasks"]
     assert list(answer.excluded_resources) == ["api_keys", "credentials"]
     assert answer.max_rows_per_query == 77
-    assert list(answer.supported_verbs) == [pb.VERB_LIST, pb.VERB_CAPABILITIES]
+    assert list(answer.supported_verbs) == [pb.VERB_LIST, pb.VERB_GET, pb.VERB_SEARCH, pb.VERB_CAPABILITIES]
     assert answer.server_version
     expires_at = datetime.fromtimestamp(answer.grant_expires_at_us / 1e6, UTC)
     assert timedelta() <= expires_at - before - timedelta(hours=1) < timedelta(seconds=10)
@@ -552,20 +552,124 @@ async def test_a_grant_without_an_end_says_so(maya: PeerClient) -> None:
     assert not (await maya.capabilities()).HasField("grant_expires_at_us")
 
 
-@pytest.mark.parametrize(
-    ("method", "request_", "verb"),
-    [
-        pytest.param("GetResource", pb.GetResourceRequest(resource="tasks", id=str(uuid4())), "get", id="get"),
-        pytest.param("SearchResources", pb.SearchResourcesRequest(resources=["tasks", "notes"], query="x"), "search", id="search"),
-    ],
-)
-async def test_verbs_to_come_are_refused_as_such(
-    work: Gateway, maya: PeerClient, method: str, request_: Message, verb: str
-) -> None:
-    """UNIMPLEMENTED by our own code, for those who may ask at all, with its audit row."""
-    call = getattr(maya.stub, method)(request_)
-    refused = await assert_refused(work, call, grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED", Layer.REQUEST)
-    assert record_of(work, refused)["verb"] == verb
+# --- one row, and a search
+
+
+@pytest.mark.parametrize("resource", ["tasks", "notes", "memory"])
+async def test_one_row_by_its_id(work: Gateway, maya: PeerClient, resource: str) -> None:
+    """Whole, and the same as in the list."""
+    expected = visible_rows(work, resource, user_id(work, MAYA))[3]
+    answer = await maya.stub.GetResource(pb.GetResourceRequest(resource=resource, id=expected.id))
+    assert answer.resource == expected
+    assert answer.source == "work"
+    record = reads_of(work, maya.grant_id)[-1]
+    assert (record["verb"], record["resource"], record["result_count"], record["bytes_out"]) == (
+        "get",
+        resource,
+        1,
+        answer.ByteSize(),
+    )
+    assert record["query_hash"]
+
+
+async def test_a_row_that_is_not_there_looks_like_one_that_is_not_hers(work: Gateway, rows: Rows) -> None:
+    """One answer but for the id that was asked; which of the three it was, only the record says."""
+    subject, colleague = rows.user(), rows.user()
+    team = rows.team(subject, colleague)
+    peer = await work.enroll(user=str(subject), scope=scope_of("notes", rule={"include_personal": True}))
+    asked = {
+        "absent": uuid4(),
+        "somebody else's": rows.resource("notes", colleague),
+        "outside the filter": rows.resource("notes", colleague, team),
+    }
+    refusals = [
+        await refusal(peer.stub.GetResource(pb.GetResourceRequest(resource="notes", id=str(row)))) for row in asked.values()
+    ]
+    assert {(each.code, each.reason, each.message) for each in refusals} == {
+        (grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND", "There is no such row.")
+    }
+    recorded = [record_of(work, each) for each in refusals]
+    assert [(each["denied_layer"], each["denied_reason"], each["result_count"]) for each in recorded] == [
+        ("row", "ROW_NOT_VISIBLE", 0),
+        ("row", "ROW_NOT_VISIBLE", 0),
+        ("scope", "ROW_OUT_OF_SCOPE", 0),
+    ]
+
+
+@pytest.mark.parametrize("unverified", ["", "1", "../etc", str(uuid4()).upper(), f"{uuid4()} ", "{" + str(uuid4()) + "}"])
+async def test_an_id_that_is_none_is_bad_input(work: Gateway, maya: PeerClient, unverified: str) -> None:
+    """Only the canonical spelling of a UUID is an id."""
+    call = maya.stub.GetResource(pb.GetResourceRequest(resource="tasks", id=unverified))
+    refused = await assert_refused(work, call, grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_INVALID", Layer.REQUEST)
+    assert list(refused.violations) == ["id"]
+
+
+async def test_the_cap_hides_no_row_from_a_get(work: Gateway, rows: Rows, ten_tasks: UUID) -> None:
+    """The cap bounds a query; each row of the grant can be asked for."""
+    peer = await work.enroll(user=str(ten_tasks), scope=scope_of("tasks", cap=1))
+    oldest = visible_rows(work, "tasks", str(ten_tasks))[-1]
+    assert (await peer.stub.GetResource(pb.GetResourceRequest(resource="tasks", id=oldest.id))).resource == oldest
+
+
+async def test_a_search_finds_words_in_several_resources(work: Gateway, rows: Rows) -> None:
+    """The best of each resource first, then the second of each; nothing of anybody else."""
+    subject, colleague = rows.user(), rows.user()
+    task = rows.resource("tasks", subject, title="Repaint the lighthouse", description="The lighthouse keeper is back")
+    other_task = rows.resource("tasks", subject, title="Paint", description="for a lighthouse")
+    note = rows.resource("notes", subject, title="Lighthouses", body="A list of lighthouses")
+    rows.resource("tasks", colleague, title="A lighthouse of my own")
+    rows.resource("notes", subject, title="Nothing", body="of the kind")
+    peer = await work.enroll(user=str(subject), scope=scope_of("tasks", "notes"))
+    answer = await peer.stub.SearchResources(pb.SearchResourcesRequest(resources=["notes", "tasks"], query="lighthouse"))
+    assert [hit.resource.id for hit in answer.hits] == [str(note), str(task), str(other_task)]
+    assert all(hit.rank > 0 and "**" in hit.snippet and not hit.HasField("distance") for hit in answer.hits)
+    assert {hit.resource.source for hit in answer.hits} == {"work"}
+    assert not answer.truncated
+    record = reads_of(work, peer.grant_id)[-1]
+    assert (record["verb"], record["resource"], record["result_count"]) == ("search", "notes,tasks", 3)
+    assert record["query_hash"]
+
+
+@pytest.mark.parametrize(("cap", "page_size", "given"), [(2, 0, 2), (10, 2, 2), (3, 0, 3), (10, 0, 3)])
+async def test_a_search_gives_no_more_than_page_and_cap(work: Gateway, rows: Rows, cap: int, page_size: int, given: int) -> None:
+    """Over all resources together; and it says when more was found."""
+    subject = rows.user()
+    for resource in ("tasks", "tasks", "notes"):
+        rows.resource(resource, subject, title="Buoy")
+    peer = await work.enroll(user=str(subject), scope=scope_of("tasks", "notes", cap=cap))
+    request = pb.SearchResourcesRequest(resources=["tasks", "notes"], query="buoy", page_size=page_size)
+    answer = await peer.stub.SearchResources(request)
+    assert (len(answer.hits), answer.truncated) == (given, given < 3)
+
+
+async def test_memory_is_searched_by_likeness(work: Gateway, rows: Rows) -> None:
+    """Nearest first, with its distance; a row without an embedding is found by its words only."""
+    subject = rows.user()
+    near = rows.resource("memory", subject, content="A quay", embedding=_vector(1.0, 0.1))
+    far = rows.resource("memory", subject, content="A harbour", embedding=_vector(0.1, 1.0))
+    wordy = rows.resource("memory", subject, content="A quay without a vector")
+    peer = await work.enroll(user=str(subject), scope=scope_of("memory"))
+
+    async def search(**fields: Any) -> Any:
+        return await peer.stub.SearchResources(pb.SearchResourcesRequest(resources=["memory"], **fields))
+
+    alike = await search(embedding=_vector(1e30, 0.0))
+    assert [hit.resource.id for hit in alike.hits] == [str(near), str(far)]
+    assert [round(hit.distance, 3) for hit in alike.hits] == [0.005, 0.9]
+    both = await search(query="quay", embedding=_vector(1.0, 0.0))
+    assert both.hits[0].resource.id == str(near)
+    assert {hit.resource.id for hit in both.hits} == {str(near), str(far), str(wordy)}
+
+
+def _vector(*beginning: float) -> list[float]:
+    return [*beginning, *[0.0] * (384 - len(beginning))]
+
+
+async def test_a_search_that_is_none_is_bad_input(work: Gateway, maya: PeerClient) -> None:
+    """With all that is wrong with it; the details are tests/unit/test_edge_search.py's."""
+    call = maya.stub.SearchResources(pb.SearchResourcesRequest(resources=["memory"], query="a\0b", embedding=[float("nan")]))
+    refused = await assert_refused(work, call, grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_INVALID", Layer.REQUEST)
+    assert sorted(refused.violations) == ["embedding", "query"]
 
 
 @pytest.mark.parametrize(
@@ -575,8 +679,8 @@ async def test_verbs_to_come_are_refused_as_such(
         pytest.param("SearchResources", pb.SearchResourcesRequest(resources=["tasks", "credentials"], query="x"), id="search"),
     ],
 )
-async def test_verbs_to_come_pass_the_same_checks_first(work: Gateway, maya: PeerClient, method: str, request_: Message) -> None:
-    """A method without code must not be a way around the grant."""
+async def test_every_verb_passes_the_same_checks_first(work: Gateway, maya: PeerClient, method: str, request_: Message) -> None:
+    """Neither get nor search is a way around the scope; one resource too many refuses the whole search."""
     call = getattr(maya.stub, method)(request_)
     await assert_refused(work, call, grpc.StatusCode.PERMISSION_DENIED, "RESOURCE_NOT_GRANTED", Layer.SCOPE)
 

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from mosaic.enrollment.v1 import enrollment_pb2
 from mosaic.grants.v1 import grants_pb2
+from mosaic_common.tokens import EnrollmentUrl, token_id
 
 from tests.support.authorities import LyingAuthority
 from tests.support.gateway import TASKS_NOTES_MEMORY, Gateway
@@ -29,10 +30,28 @@ async def connect(
         endpoint: where home believes work's inbound edge to be.
     """
     url = await work.create_token(await work.create_grant(user=remote_user, peer=home.name, scope=scope))
+    return await _redeem(home, user, work, url, name=name, endpoint=endpoint)
+
+
+async def connect_again(home: Gateway, user: UUID, work: Gateway, grant_id: str) -> None:
+    """Give work's connection of this grant another key, as after a loss: the one it had is refused from then on."""
+    await _redeem(home, user, work, await work.create_token(grant_id, reenroll=True), reenroll=True)
+
+
+async def _redeem(
+    home: Gateway, user: UUID, work: Gateway, url: EnrollmentUrl, *, name: str = "", endpoint: str = "", reenroll: bool = False
+) -> str:
     metadata = home.operator_metadata()
     prepared = await home.peers.PrepareConnection(
         grants_pb2.PrepareConnectionRequest(
-            user=str(user), name=name, remote_gateway=work.name, common_name=url.common_name, enrollment_address=url.address
+            user=str(user),
+            name=name,
+            remote_gateway=work.name,
+            common_name=url.common_name,
+            enrollment_address=url.address,
+            token_id=token_id(url.token.public_key) if reenroll else b"",
+            reenroll=reenroll,
+            pin=(url.pin or b"") if reenroll else b"",
         ),
         metadata=metadata,
     )

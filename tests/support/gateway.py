@@ -241,11 +241,11 @@ class Gateway:
         request = grants_pb2.CreateGrantRequest(user=user, peer=peer, scope_json=json.dumps(scope), **further)
         return str((await self.grants.CreateGrant(request, metadata=metadata)).grant.id)
 
-    async def create_token(self, grant_id: str, ttl_seconds: int = 0) -> EnrollmentUrl:
+    async def create_token(self, grant_id: str, ttl_seconds: int = 0, *, reenroll: bool = False) -> EnrollmentUrl:
         """Make a token as the CLI does: the seed stays here."""
         token = EnrollmentToken.generate()
         request = grants_pb2.CreateEnrollmentTokenRequest(
-            grant_id=grant_id, token_public_key=token.public_key, ttl_seconds=ttl_seconds
+            grant_id=grant_id, token_public_key=token.public_key, ttl_seconds=ttl_seconds, reenroll=reenroll
         )
         answer = await self.grants.CreateEnrollmentToken(request, metadata=self.operator_metadata())
         return EnrollmentUrl.parse(f"{answer.url_without_token}&token={token.encode()}")

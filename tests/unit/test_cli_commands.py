@@ -21,7 +21,7 @@ from mosaic_common.pki import PkiDirectory
 from typer.testing import CliRunner, Result
 
 TREE = {
-    "federation grant": {"create", "list", "show", "revoke", "delete", "token"},
+    "federation grant": {"create", "list", "show", "revoke", "delete", "token", "limit", "explain", "preview"},
     "federation peer": {"create", "add", "list", "show", "suspend", "resume", "revoke", "delete"},
     "federation scope": {"schema", "validate"},
     "pki": {"init", "issue", "show"},

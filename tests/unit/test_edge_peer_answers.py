@@ -43,7 +43,7 @@ def test_the_source_is_ours_to_say() -> None:
     page = verified(answer(task(), source="local", next_page_token="t", truncated=True))
     assert [row.source for row in page.rows] == ["federated:work"]
     assert page.rows[0].task.title == "Call the plumber\x1b[2J\u202e"
-    assert (page.next_position, page.truncated) == ("t", True)
+    assert (page.next_position, page.truncated) == ("1:t", True)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +96,7 @@ def test_a_page_without_rows_is_the_last() -> None:
         pytest.param(lambda: answer(_set(task(), owner_id="")), id="no owner"),
         pytest.param(lambda: answer(_set(task(), team_id="x" * 36)), id="a team that is none"),
         pytest.param(lambda: answer(task(), next_page_token="x" * (MAX_PAGE_TOKEN + 1)), id="a page token without end"),
+        pytest.param(lambda: answer(task(), next_page_token="\u2028"), id="a page token of more bytes than letters"),
         pytest.param(lambda: answer(_text(task(), 4 * 1024 * 1024)), id="more bytes than one answer holds"),
     ],
 )

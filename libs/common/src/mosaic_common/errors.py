@@ -74,7 +74,7 @@ class Layer(StrEnum):
 
 @unique
 class Reason(StrEnum):
-    """Every reason an answer can carry. proto/mosaic/errors/v1 holds the same names."""
+    """Every reason an answer or its audit row can carry. proto/mosaic/errors/v1 holds the same names."""
 
     CERTIFICATE_NOT_ACCEPTED = "CERTIFICATE_NOT_ACCEPTED"
     CERTIFICATE_OID_MISSING = "CERTIFICATE_OID_MISSING"
@@ -88,6 +88,8 @@ class Reason(StrEnum):
     RESOURCE_NOT_GRANTED = "RESOURCE_NOT_GRANTED"
     RESOURCE_UNKNOWN = "RESOURCE_UNKNOWN"
     RESOURCE_NOT_FOUND = "RESOURCE_NOT_FOUND"
+    ROW_NOT_VISIBLE = "ROW_NOT_VISIBLE"
+    ROW_OUT_OF_SCOPE = "ROW_OUT_OF_SCOPE"
     PAGE_SIZE_INVALID = "PAGE_SIZE_INVALID"
     PAGE_TOKEN_INVALID = "PAGE_TOKEN_INVALID"
     PAGE_TOKEN_EXPIRED = "PAGE_TOKEN_EXPIRED"
@@ -167,6 +169,8 @@ STATUS: Final[Mapping[Reason, Status]] = {
     Reason.RESOURCE_NOT_GRANTED: _403,
     Reason.RESOURCE_UNKNOWN: _400,
     Reason.RESOURCE_NOT_FOUND: _404,
+    Reason.ROW_NOT_VISIBLE: _404,
+    Reason.ROW_OUT_OF_SCOPE: _404,
     Reason.PAGE_SIZE_INVALID: _400,
     Reason.PAGE_TOKEN_INVALID: _400,
     Reason.PAGE_TOKEN_EXPIRED: _400,
@@ -245,6 +249,7 @@ class MosaicError(Exception):
         violations: becomes BadRequest.
         retry_after: becomes RetryInfo.
         metadata: further ErrorInfo metadata, public by nature.
+        recorded_reason: what the audit row says where the answer must say less.
     """
 
     def __init__(
@@ -257,6 +262,7 @@ class MosaicError(Exception):
         violations: Sequence[Violation] = (),
         retry_after: timedelta | None = None,
         metadata: Mapping[str, str] | None = None,
+        recorded_reason: Reason | None = None,
     ) -> None:
         super().__init__(message)
         self.reason: Final = reason
@@ -266,6 +272,7 @@ class MosaicError(Exception):
         self.violations: Final = tuple(violations)
         self.retry_after: Final = retry_after
         self.metadata: Final = dict(metadata or {})
+        self.recorded_reason: Final = recorded_reason or reason
 
     @property
     def status(self) -> Status:
@@ -391,7 +398,13 @@ CLASSES: Final[Mapping[Reason, type[MosaicError]]] = {
             Reason.ENROLLMENT_TOKEN_VOIDED,
         ),
         WarrantRefused: (Reason.WARRANT_INVALID, Reason.WARRANT_EXPIRED),
-        NotFound: (Reason.RESOURCE_NOT_FOUND, Reason.GRANT_NOT_FOUND, Reason.PEER_NOT_FOUND),
+        NotFound: (
+            Reason.RESOURCE_NOT_FOUND,
+            Reason.ROW_NOT_VISIBLE,
+            Reason.ROW_OUT_OF_SCOPE,
+            Reason.GRANT_NOT_FOUND,
+            Reason.PEER_NOT_FOUND,
+        ),
         Conflict: (
             Reason.ENROLLMENT_IN_PROGRESS,
             Reason.GRANT_STATE_CHANGED,

@@ -24,6 +24,7 @@ class Pool:
 
     Args:
         command_seconds: above the role's own statement_timeout: only a server that says nothing at all meets this one.
+        statement_seconds: what the server lets a statement take; None for the role's own limit.
         record_class: how rows look.
         prepare: run on each new connection.
     """
@@ -35,6 +36,7 @@ class Pool:
         application: str,
         connections: int,
         command_seconds: float,
+        statement_seconds: float | None = None,
         record_class: Any = asyncpg.Record,
         prepare: Callable[[Any], Awaitable[None]] | None = None,
     ) -> None:
@@ -44,7 +46,8 @@ class Pool:
             "command_timeout": command_seconds,
             "record_class": record_class,
             "init": prepare,
-            "server_settings": {"application_name": application},
+            "server_settings": {"application_name": application}
+            | ({} if statement_seconds is None else {"statement_timeout": str(round(statement_seconds * 1000))}),
         }
         self._pool: Any = None
 

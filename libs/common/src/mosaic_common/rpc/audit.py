@@ -35,7 +35,7 @@ def audit_row(
         resource=facts.resource,
         outcome=_outcome(error),
         denied_layer=error.layer if error else None,
-        denied_reason=error.reason if error else None,
+        denied_reason=error.recorded_reason if error else None,
         status_code=error.status.code.value if error else 0,
         result_count=facts.result_count,
         bytes_out=bytes_out,

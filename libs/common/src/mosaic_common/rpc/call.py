@@ -264,7 +264,7 @@ class Wrapper:
             "call",
             method=call.method.path,
             code=code,
-            reason=error.reason.value if error else None,
+            reason=error.recorded_reason.value if error else None,
             layer=error.layer.value if error and error.layer else None,
             cause=error.message if error else None,
             dependency=error.metadata.get("dependency") if error else None,

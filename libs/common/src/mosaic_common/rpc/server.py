@@ -32,6 +32,7 @@ OPTIONS: Final = (
     ("grpc.max_connection_age_grace_ms", 15_000),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),  # what is really waited for; keepalive_timeout_ms alone leaves it a minute (tried)
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.http2.max_ping_strikes", 2),
     ("grpc.max_metadata_size", 16 * 1024),

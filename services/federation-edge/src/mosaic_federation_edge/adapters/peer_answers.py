@@ -27,7 +27,8 @@ from mosaic_federation_edge.domain.query_source import federated
 Found = Resource | SearchHit | GetCapabilitiesResponse
 
 CLOCK_SKEW: Final = timedelta(minutes=5)
-MAX_PAGE_TOKEN: Final = 1024
+# Ours have 119. All of a user's connections have to fit into one token of ours.
+MAX_PAGE_TOKEN: Final = 256
 MAX_AUDIT_HEAD: Final = 256
 _VERSION: Final = re.compile(r"[0-9A-Za-z.+!-]{0,64}")
 
@@ -59,12 +60,16 @@ class AnswerVerifier:
         self._kinds: Final = frozenset(_KINDS[each] for each in resources)
         self._latest_us: Final = int((now + CLOCK_SKEW).timestamp()) * 1_000_000
 
-    def verified_page(self, unverified: ListResourcesResponse, *, page_size: int) -> SourcePage[Found]:
-        self._require(len(unverified.resources) <= page_size and len(unverified.next_page_token) <= MAX_PAGE_TOKEN)
+    def verified_page(self, unverified: ListResourcesResponse, *, page_size: int, served: int = 0) -> SourcePage[Found]:
+        self._require(len(unverified.resources) <= page_size and _is_page_token(unverified.next_page_token))
         size = self._verify_rows(unverified, unverified.resources)
-        # A page without rows that promises another could go on for ever.
-        goes_on = bool(unverified.resources)
-        return SourcePage(unverified.resources, size, unverified.next_page_token if goes_on else "", truncated=unverified.truncated)
+        served += len(unverified.resources)
+        # A page without rows that promises another could go on for ever, and so could pages beyond what any grant shows of a query.
+        promised = bool(unverified.next_page_token)
+        goes_on = promised and bool(unverified.resources) and served < MAX_ROWS_PER_QUERY
+        position = f"{served}:{unverified.next_page_token}" if goes_on else ""
+        truncated = unverified.truncated or (promised and not goes_on)
+        return SourcePage(unverified.resources, size, position, truncated=truncated, audit_head=_head_of(unverified))
 
     def verified_row(self, unverified: GetResourceResponse, *, row_id: str) -> SourcePage[Found]:
         self._require(unverified.resource.id == row_id)
@@ -83,8 +88,8 @@ class AnswerVerifier:
         return SourcePage(unverified.hits, size, "", truncated=unverified.truncated, audit_head=_head_of(unverified))
 
     def verified_capabilities(self, unverified: GetCapabilitiesResponse) -> SourcePage[Found]:
-        self._require(set(unverified.resources) | set(unverified.excluded_resources) <= REGISTRY.keys())
-        self._require(len(unverified.resources) <= len(REGISTRY) and len(unverified.excluded_resources) <= len(REGISTRY))
+        for names in (unverified.resources, unverified.excluded_resources):
+            self._require(len(names) <= len(REGISTRY) and set(names) <= REGISTRY.keys())
         self._require(0 < unverified.max_rows_per_query <= MAX_ROWS_PER_QUERY)
         self._require(_VERSION.fullmatch(unverified.server_version) is not None)
         # Verbs of a later release are none that could be asked from here.
@@ -128,6 +133,10 @@ class AnswerVerifier:
 def _head_of(unverified: _Answer) -> bytes:
     head = unverified.audit_head.SerializeToString()
     return head if len(head) <= MAX_AUDIT_HEAD else b""
+
+
+def _is_page_token(unverified: str) -> bool:
+    return len(unverified) <= MAX_PAGE_TOKEN and unverified.isascii()
 
 
 def _is_canonical(unverified_id: str) -> bool:

@@ -1,25 +1,32 @@
 """Other gateways. What one returns is believed in nothing: it may be broken, broken into, or hostile."""
 
-from collections.abc import Awaitable, Mapping
-from typing import Final, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
 
 import grpc
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
-from mosaic.federation.v1 import federation_pb2, federation_pb2_grpc, resources_pb2
+from mosaic.federation.v1 import federation_pb2 as pb
+from mosaic.federation.v1 import resources_pb2
 from mosaic_common.clock import Clock
 from mosaic_common.errors import Reason
 from mosaic_common.rpc.status import DETAILS_KEY, DOMAIN
 
 from mosaic_federation_edge.adapters.peer_answers import AnswerVerifier
 from mosaic_federation_edge.adapters.peer_channels import PeerChannels
+from mosaic_federation_edge.adapters.wire import parse_bounded
 from mosaic_federation_edge.domain.connections import Connection
 from mosaic_federation_edge.domain.fan_out import SourceFailed, SourcePage, SourceStatus
 from mosaic_federation_edge.domain.questions import GetCapabilities, GetRow, ListRows, Question, SearchRows
 
-M = TypeVar("M")
+M = TypeVar("M", bound=Message)
 
+MOST_OTHER_FIELDS: Final = 32
+"""Of an answer, beside its rows: names, a token, a head, and what a later release may add."""
+_SERVICE: Final = pb.DESCRIPTOR.services_by_name["FederationService"].full_name
+_ENDS: Final = frozenset({"revoked", "expired"})
 _STATUSES: Final[Mapping[grpc.StatusCode, SourceStatus]] = {
     grpc.StatusCode.UNAUTHENTICATED: SourceStatus.DENIED,
     grpc.StatusCode.PERMISSION_DENIED: SourceStatus.DENIED,
@@ -36,8 +43,7 @@ _SENTENCES: Final[Mapping[SourceStatus, str]] = {
     SourceStatus.UNAVAILABLE: "The peer cannot be reached.",
 }
 
-
-Found = resources_pb2.Resource | federation_pb2.SearchHit | federation_pb2.GetCapabilitiesResponse
+Found = resources_pb2.Resource | pb.SearchHit | pb.GetCapabilitiesResponse
 
 
 class Peers:
@@ -52,9 +58,10 @@ class Peers:
             raise SourceFailed(
                 SourceStatus.UNAVAILABLE, "This connection has no pinned root, so nobody can be trusted to be the peer."
             )
-        stub = federation_pb2_grpc.FederationServiceStub(self._channels.get(connection))
+        asking = _Asking(self._channels.get(connection), seconds)
+        verifier = AnswerVerifier(connection.name, question.resources, self._clock.now())
         try:
-            return await self._asked(stub, connection.name, question, position, seconds)
+            return await _ask(asking, verifier, question, position)
         except grpc.aio.AioRpcError as error:
             failed = _failure(error)
             if failed.reason is Reason.RESOURCE_NOT_FOUND and isinstance(question, GetRow):
@@ -63,44 +70,56 @@ class Peers:
                 self._channels.drop(connection)
             raise failed from None
 
-    async def _asked(
-        self,
-        stub: "federation_pb2_grpc.FederationServiceAsyncStub",  # a name for type checkers only
-        connection: str,
-        question: Question,
-        position: str,
-        seconds: float,
-    ) -> SourcePage[Found]:
-        verifier = AnswerVerifier(connection, question.resources, self._clock.now())
-        match question:
-            case ListRows(resource, page_size):
-                listing = federation_pb2.ListResourcesRequest(resource=resource, page_size=page_size, page_token=position)
-                return verifier.verified_page(await _message_of(stub.ListResources(listing, timeout=seconds)), page_size=page_size)
-            case GetRow(resource, row_id):
-                getting = federation_pb2.GetResourceRequest(resource=resource, id=str(row_id))
-                return verifier.verified_row(await _message_of(stub.GetResource(getting, timeout=seconds)), row_id=str(row_id))
-            case SearchRows(search, page_size):
-                searching = federation_pb2.SearchResourcesRequest(
-                    resources=search.resources, query=search.text, embedding=search.embedding or (), page_size=page_size
-                )
-                return verifier.verified_hits(
-                    await _message_of(stub.SearchResources(searching, timeout=seconds)), page_size=page_size
-                )
-            case GetCapabilities():
-                asking = federation_pb2.GetCapabilitiesRequest()
-                return verifier.verified_capabilities(await _message_of(stub.GetCapabilities(asking, timeout=seconds)))
+
+async def _ask(asking: "_Asking", verifier: AnswerVerifier, question: Question, position: str) -> SourcePage[Found]:
+    match question:
+        case ListRows(resource, page_size):
+            served, page_token = _parse_position(position)
+            listing = pb.ListResourcesRequest(resource=resource, page_size=page_size, page_token=page_token)
+            page = await asking(pb.ListResourcesResponse, "ListResources", listing, most_rows=page_size)
+            return verifier.verified_page(page, page_size=page_size, served=served)
+        case GetRow(resource, row_id):
+            getting = pb.GetResourceRequest(resource=resource, id=str(row_id))
+            row = await asking(pb.GetResourceResponse, "GetResource", getting, most_rows=1)
+            return verifier.verified_row(row, row_id=str(row_id))
+        case SearchRows(search, page_size):
+            searching = pb.SearchResourcesRequest(
+                resources=search.resources, query=search.text, embedding=search.embedding or (), page_size=page_size
+            )
+            hits = await asking(pb.SearchResourcesResponse, "SearchResources", searching, most_rows=page_size)
+            return verifier.verified_hits(hits, page_size=page_size)
+        case GetCapabilities():
+            found = await asking(pb.GetCapabilitiesResponse, "GetCapabilities", pb.GetCapabilitiesRequest(), most_rows=0)
+            return verifier.verified_capabilities(found)
 
 
-async def _message_of(call: Awaitable[M]) -> M:
-    """The message, where the peer sent one.
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """One call of FederationService, whose answer is looked at before it is unpacked."""
 
-    Raises:
-        SourceFailed: it said OK with none, or with bytes that are none: the library gives None then.
-    """
-    message: M | None = await call
-    if message is None:
-        raise SourceFailed(SourceStatus.UNAVAILABLE, _SENTENCES[SourceStatus.UNAVAILABLE])
-    return message
+    channel: grpc.aio.Channel
+    seconds: float
+
+    async def __call__(self, answer: type[M], method: str, request: Message, *, most_rows: int) -> M:
+        """Raises:
+        grpc.aio.AioRpcError: the peer refused, or was not reached.
+        SourceFailed: it said OK with no message, or with one that is none.
+        """
+        path = f"/{_SERVICE}/{method}"
+        call: Any = self.channel.unary_unary(path, request_serializer=type(request).SerializeToString)
+        unverified: bytes | None = await call(request, timeout=self.seconds)
+        try:
+            if unverified is None:
+                raise DecodeError("OK, and no message")
+            return parse_bounded(answer, unverified, most_fields=most_rows + MOST_OTHER_FIELDS)
+        except DecodeError:
+            raise SourceFailed(SourceStatus.UNAVAILABLE, _SENTENCES[SourceStatus.UNAVAILABLE]) from None
+
+
+def _parse_position(position: str) -> tuple[int, str]:
+    """Rows served so far and the peer's token; the position comes out of our own seal."""
+    served, _, page_token = position.partition(":")
+    return int(served or 0), page_token
 
 
 def _failure(error: grpc.aio.AioRpcError) -> SourceFailed:
@@ -110,7 +129,12 @@ def _failure(error: grpc.aio.AioRpcError) -> SourceFailed:
     if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and reason is Reason.RATE_LIMITED:
         # The library says RESOURCE_EXHAUSTED too, of a message above the limit.
         status = SourceStatus.RATE_LIMITED
-    return SourceFailed(status, _SENTENCES[status], reason, info.metadata.get("grant_status", "") if info is not None else "")
+    return SourceFailed(status, _SENTENCES[status], reason, _grant_status(info))
+
+
+def _grant_status(info: ErrorInfo | None) -> str:
+    said = info.metadata.get("grant_status", "") if info is not None else ""
+    return said if said in _ENDS else ""
 
 
 def find_error_info(error: grpc.aio.AioRpcError) -> ErrorInfo | None:

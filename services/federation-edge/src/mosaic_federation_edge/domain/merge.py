@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Generic, Protocol, TypeVar
 
 from mosaic_federation_edge.domain.fan_out import SourceAnswer, SourceStatus
+from mosaic_federation_edge.domain.query_source import LOCAL
 
 MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024 - 64 * 1024
 """Rows of one answer: what fits into a message with the rest of it."""
@@ -44,9 +45,12 @@ class Fitted(Generic[R]):
 
 
 def fit(answers: Sequence[SourceAnswer[R]], *, max_bytes: int = MAX_ANSWER_BYTES) -> Fitted[R]:
-    """Leave out whole pages that do not fit into one answer, the largest first: one peer's size is not the others' problem."""
+    """Leave out whole pages that do not fit into one answer, the largest first: one peer's size is not the others' problem.
+
+    This gateway's own page always fits: no number of peers crowds it out.
+    """
     room, left_out = max_bytes, set()
-    for answer in sorted((each for each in answers if each.page), key=_size):
+    for answer in sorted((each for each in answers if each.page), key=lambda each: (each.source != LOCAL, _size(each))):
         if _size(answer) > room:
             left_out.add(answer.source)
         else:

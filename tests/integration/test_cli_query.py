@@ -1,0 +1,215 @@
+"""`mosaic federation query`, as a person and as a program meet it: real TLS, real tokens, answers that are written here."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from google.protobuf.message import Message
+from mosaic.federation.v1.federation_pb2 import VERB_GET, VERB_LIST, VERB_SEARCH, SearchHit
+from mosaic.federation.v1.query_pb2 import (
+    SOURCE_STATUS_OK,
+    SOURCE_STATUS_TIMEOUT,
+    ListSourcesResponse,
+    QueryRequest,
+    QueryResponse,
+    SourceResult,
+)
+from mosaic.federation.v1.resources_pb2 import Memory, Resource, Task
+from mosaic_cli.app import app
+from mosaic_common.errors import MosaicError, Reason
+from typer.testing import CliRunner, Result
+
+from tests.support.scripted_gateway import ScriptedGateway
+
+USER: Final = "5d2ff1f8-8a3c-4f10-bd66-96b26d3ebd53"
+ROW: Final = "7a0bb1e6-7a05-45e6-b30a-f1547d4186e7"
+SECONDS: Final = 20.0
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Iterator[ScriptedGateway]:
+    with ScriptedGateway.start(tmp_path, "work") as gateway:
+        yield gateway
+
+
+def environment(work: ScriptedGateway) -> dict[str, Any]:
+    return {"MOSAIC_TOKEN": None, "MOSAIC_CONTEXT": None, **work.environment}
+
+
+def query(work: ScriptedGateway, *arguments: str) -> Result:
+    return CliRunner().invoke(app, ["federation", "query", *arguments, "--user", USER], env=environment(work))
+
+
+def ok(source: str = "local", rows: int = 1, **fields: Any) -> SourceResult:
+    return SourceResult(source=source, status=SOURCE_STATUS_OK, row_count=rows, **fields)
+
+
+def task(title: str, source: str = "local") -> Resource:
+    return Resource(id=ROW, source=source, owner_id=USER, task=Task(title=title))
+
+
+def hit(**fields: Any) -> SearchHit:
+    row = Resource(id=ROW, source="federated:lab", owner_id=USER, memory=Memory(kind="fact", content="Oat milk is in the cellar"))
+    return SearchHit(resource=row, **fields)
+
+
+def test_a_search_asks_for_words_in_several_resources(work: ScriptedGateway) -> None:
+    """All of it reaches the gateway as it was written; each hit comes with why it was found."""
+    hits = [hit(rank=0.5, snippet="**Oat** milk is in"), hit(rank=0.2, distance=0.25)]
+    work.answer("Query", QueryResponse(hits=hits, sources=[ok("federated:lab", 2)]))
+    result = query(work, "tasks", "memory", "--search", '"oat milk" -soy', "--source", "all", "--limit", "7", "-o", "json")
+    assert result.exit_code == 0
+    asked = work.asked("Query")
+    assert (asked.verb, list(asked.resources), asked.query, asked.page_size, asked.source) == (
+        VERB_SEARCH,
+        ["tasks", "memory"],
+        '"oat milk" -soy',
+        7,
+        "all",
+    )
+    rows = json.loads(result.stdout)["rows"]
+    assert [(row["_source"], row["_rank"], row["_snippet"], row["_distance"]) for row in rows] == [
+        ("federated:lab", 0.5, "**Oat** milk is in", None),
+        ("federated:lab", 0.2, None, 0.25),
+    ]
+    assert rows[0]["content"] == "Oat milk is in the cellar"
+
+    table = query(work, "tasks", "memory", "--search", "oat", "--source", "all").stdout
+    assert "Oat milk is in" in table
+    assert "distance 0.250" in table
+    assert "**" not in table
+
+
+def test_an_embedding_comes_from_a_file(work: ScriptedGateway, tmp_path: Path) -> None:
+    """A JSON list of numbers, and nothing else."""
+    work.answer("Query", QueryResponse(hits=[hit(distance=0.1)], sources=[ok()]))
+    file = tmp_path / "vector.json"
+    file.write_text(json.dumps([0.5, -1, 2.25]))
+    assert query(work, "memory", "--embedding", str(file)).exit_code == 0
+    assert list(work.asked("Query").embedding) == [0.5, -1.0, 2.25]
+    for wrong in ("{}", "[true]", '["1"]', "[1", ""):
+        file.write_text(wrong)
+        refused = query(work, "memory", "--embedding", str(file))
+        assert (refused.exit_code, refused.stdout) == (1, "")
+        assert "FILE" in refused.stderr
+    assert "FILE" in query(work, "memory", "--embedding", str(tmp_path / "absent.json")).stderr
+
+
+def test_one_row_by_its_id(work: ScriptedGateway) -> None:
+    """From whichever source has it."""
+    work.answer("Query", QueryResponse(rows=[task("Buy oat milk")], sources=[ok(), ok("federated:lab", 0)]))
+    result = query(work, "tasks", "--id", ROW, "--source", "all")
+    assert result.exit_code == 0
+    assert "Buy oat milk" in result.stdout
+    asked = work.asked("Query")
+    assert (asked.verb, asked.id, asked.page_size) == (VERB_GET, ROW, 0)
+
+
+def test_a_row_that_nobody_has_is_a_failure(work: ScriptedGateway) -> None:
+    """Exit code 1, nothing on stdout, and who has not answered is named: the row may be there."""
+    silent = SourceResult(source="federated:lab", status=SOURCE_STATUS_TIMEOUT)
+    work.answer("Query", QueryResponse(partial=True, sources=[ok(rows=0, reason="RESOURCE_NOT_FOUND"), silent]))
+    result = query(work, "tasks", "--id", ROW, "--source", "all")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "RESOURCE_NOT_FOUND" in result.stderr
+    assert "federated:lab (timeout)" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(["--id", ROW, "--search", "oat"], id="an id and a search"),
+        pytest.param(["--id", ROW, "--page", "x"], id="a page of one row"),
+        pytest.param(["--search", "oat", "--page", "x"], id="a page of a search"),
+        pytest.param(["--limit", "0"], id="no rows"),
+        pytest.param(["--limit", "501"], id="more rows than a page has"),
+    ],
+)
+def test_options_that_would_not_count_are_a_mistake(work: ScriptedGateway, options: list[str]) -> None:
+    """Exit code 2, and nobody is asked."""
+    assert query(work, "tasks", *options).exit_code == 2
+    assert work.all_asked("Query") == []
+
+
+class OnTerminal:
+    """The command on a real terminal of 100 columns."""
+
+    def __init__(self, work: ScriptedGateway, *arguments: str) -> None:
+        self._master, slave = pty.openpty()
+        given = {name: value for name, value in environment(work).items() if value is not None}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "mosaic_cli", "federation", "query", *arguments, "--user", USER],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env={**os.environ, "COLUMNS": "100", "TERM": "xterm", **given},
+        )
+        os.close(slave)
+        self._seen = b""
+
+    def until(self, text: str) -> str:
+        """Everything that was shown up to where the text stands."""
+        while text not in self._plain():
+            self._read()
+        return self._plain()
+
+    def end(self) -> tuple[int, str]:
+        """The exit code, and everything that was shown."""
+        try:
+            while True:
+                self._read()
+        except OSError:  # what Linux answers when nobody has the other end open any more
+            pass
+        os.close(self._master)
+        return self._process.wait(SECONDS), self._plain()
+
+    def _read(self) -> None:
+        self._seen += os.read(self._master, 65_536)
+
+    def _plain(self) -> str:
+        return re.sub(r"\x1b\[[0-9;]*m", "", self._seen.decode())
+
+
+def test_a_terminal_shows_each_sources_rows_as_they_come(work: ScriptedGateway) -> None:
+    """What is here is read while a slow gateway still thinks; a failing one is named, and the end says what is missing."""
+    may_answer = threading.Event()
+
+    def answer(request: QueryRequest) -> Message:
+        if request.source == "local":
+            return QueryResponse(rows=[task("Buy oat milk")], sources=[ok()], next_page_token="onward")
+        if request.source == "federated:gone":
+            return QueryResponse(partial=True, sources=[SourceResult(source="federated:gone", status=SOURCE_STATUS_TIMEOUT)])
+        assert may_answer.wait(SECONDS)
+        return QueryResponse(rows=[task("Oil the lathe", "federated:lab")], sources=[ok("federated:lab")])
+
+    work.answer("ListSources", ListSourcesResponse(sources=["local", "federated:gone", "federated:lab"]))
+    work.answer("Query", answer)
+    terminal = OnTerminal(work, "tasks", "--source", "all", "--limit", "3")
+    shown = terminal.until("Buy oat milk")
+    assert "Oil the lathe" not in shown
+    may_answer.set()
+    code, shown = terminal.end()
+    assert code == 0
+    assert "Oil the lathe" in shown
+    assert "repeat with --source local --page onward" in " ".join(shown.split())
+    assert "PARTIAL ANSWER: it lacks rows of federated:gone (timeout)." in shown
+    assert {(each.source, each.verb, each.page_size) for each in work.all_asked("Query")} == {
+        (source, VERB_LIST, 3) for source in ("local", "federated:gone", "federated:lab")
+    }
+
+
+def test_a_terminal_is_told_when_the_gateway_refuses(work: ScriptedGateway) -> None:
+    """This gateway's own refusal is a failure, on a terminal too."""
+    work.answer("ListSources", ListSourcesResponse(sources=["local"]))
+    work.answer("Query", MosaicError(Reason.SUBJECT_INACTIVE, "Your user is not active here."))
+    code, shown = OnTerminal(work, "tasks", "--source", "all").end()
+    assert code == 1
+    assert "SUBJECT_INACTIVE" in shown

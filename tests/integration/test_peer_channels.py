@@ -1,0 +1,112 @@
+"""The connections that queries go through: found dead when they are, and never older than the certificate."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import pytest
+from google.protobuf.message import Message
+from mosaic.federation.v1 import query_pb2
+from mosaic.federation.v1.query_pb2 import QueryResponse
+from mosaic_common.identity import EDGE_INBOUND
+from mosaic_common.rpc import client
+
+from tests.support.connections import connect, connect_again, connect_to_stranger
+from tests.support.federated_verbs import LIST
+from tests.support.forgetful_relay import ForgetfulRelay
+from tests.support.gateway import Gateway, Pair
+from tests.support.lying_peer import LyingPeer
+from tests.support.rows import Rows
+
+OK, DENIED, TIMEOUT, UNAVAILABLE = (
+    query_pb2.SOURCE_STATUS_OK,
+    query_pb2.SOURCE_STATUS_DENIED,
+    query_pb2.SOURCE_STATUS_TIMEOUT,
+    query_pb2.SOURCE_STATUS_UNAVAILABLE,
+)
+# A server may forbid pings more often than every five minutes, which is the library's default.
+ALLOWS_PINGS: Final = (("grpc.http2.min_ping_interval_without_data_ms", 50), ("grpc.keepalive_permit_without_calls", 1))
+
+
+@pytest.fixture
+def user(pair: Pair) -> UUID:
+    with pair.home.database.connect() as owner:
+        return Rows(owner).user()
+
+
+async def ask(home: Gateway, user: UUID, source: str, *, seconds: float = 7) -> tuple[int, str]:
+    """Status and reason of the one source."""
+    answer = await home.queries.Query(LIST.query(source), metadata=home.user_metadata(user), timeout=seconds)
+    assert isinstance(answer, QueryResponse)
+    [result] = answer.sources
+    return result.status, result.reason
+
+
+async def until_answered(home: Gateway, user: UUID, source: str, *, within: float) -> float:
+    """Ask until there is an answer; return how long that took."""
+    begun = time.monotonic()
+    async with asyncio.timeout(within):
+        while (told := await ask(home, user, source, seconds=1.25)) != (OK, ""):
+            assert told[0] in {TIMEOUT, UNAVAILABLE}
+            await asyncio.sleep(0.05)
+    return time.monotonic() - begun
+
+
+async def test_a_connection_that_carries_nothing_is_noticed(
+    pair: Pair, user: UUID, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without FIN or RST: pings go unanswered, and the next query goes through a fresh connection. Here twenty times as fast."""
+    faster = {"grpc.keepalive_time_ms": 1_000, "grpc.keepalive_timeout_ms": 250, "grpc.http2.ping_timeout_ms": 250}
+    monkeypatch.setattr(client, "_OPTIONS", tuple((name, faster.get(name, value)) for name, value in client._OPTIONS))
+
+    async def answer(_request: Message, _context: Any) -> Message:
+        return LIST.honest_answer()
+
+    async with (
+        LyingPeer.start(tmp_path, "liar", answer, *ALLOWS_PINGS) as peer,
+        ForgetfulRelay.before(peer.address) as relay,
+    ):
+        await connect_to_stranger(pair.home, user, name="liar", endpoint=relay.address, root_pem=peer.root_pem)
+        assert await ask(pair.home, user, "federated:liar") == (OK, "")
+        relay.forget()
+        assert (await ask(pair.home, user, "federated:liar", seconds=1))[0] == TIMEOUT
+        await until_answered(pair.home, user, "federated:liar", within=10)
+        assert relay.accepted == 2
+
+
+@pytest.mark.stress
+async def test_a_dead_connection_is_noticed_within_half_a_minute(pair: Pair, user: UUID) -> None:
+    """With the intervals that are delivered, and a real edge, which allows them."""
+    async with ForgetfulRelay.before(pair.work.addresses[EDGE_INBOUND, "public"]) as relay:
+        await connect(pair.home, user, pair.work, remote_user="maya@example.com", endpoint=relay.address)
+        assert await ask(pair.home, user, "federated:work") == (OK, "")
+        relay.forget()
+        await until_answered(pair.home, user, "federated:work", within=30)
+        assert relay.accepted == 2
+
+
+async def test_a_re_enrolled_certificate_is_used_by_the_next_query(pair: Pair, user: UUID) -> None:
+    """What is held here was refused at work from the completion on: the very next query finds the new certificate, which work may
+    not know of for as long as its view of the grant is cached, and never asks with the old one again.
+    """
+    home, work = pair.home, pair.work
+    grant_id = await connect(home, user, work, remote_user="maya@example.com")
+    assert await ask(home, user, "federated:work") == (OK, "")
+    await connect_again(home, user, work, grant_id)
+    async with asyncio.timeout(10):
+        while (told := await ask(home, user, "federated:work")) != (OK, ""):
+            assert told == (DENIED, "CERTIFICATE_NOT_PINNED"), "the old one is pinned, and revoked"
+            await asyncio.sleep(0.1)
+
+
+async def test_a_lost_re_enrollment_is_told(pair: Pair, user: UUID) -> None:
+    """Work has pinned another key and home never got its certificate: the refusal is told as it is, once, without a loop."""
+    home, work = pair.home, pair.work
+    grant_id = await connect(home, user, work, remote_user="maya@example.com")
+    assert await ask(home, user, "federated:work") == (OK, "")
+    work.execute(
+        "UPDATE federation.federation_certificates SET state = 'revoked', revoked_at = now() WHERE grant_id = %s", grant_id
+    )
+    assert await ask(home, user, "federated:work") == (DENIED, "CERTIFICATE_REVOKED")
