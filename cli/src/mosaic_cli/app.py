@@ -22,6 +22,8 @@ def _commands() -> Iterator[TyperCommand | TyperGroup]:
         LazyCommand("peer", "mosaic_cli.commands.peers", "The other gateways, as this one records them."),
         LazyCommand("enroll", "mosaic_cli.commands.enroll", "Redeem an enrollment URL with no gateway of one's own."),
         LazyCommand("query", "mosaic_cli.commands.query", "Rows from here and from other gateways."),
+        LazyCommand("capabilities", "mosaic_cli.commands.capabilities", "What may be asked, here and of other gateways."),
+        LazyCommand("audit", "mosaic_cli.commands.audit", "The record: what was asked and answered, and its proof."),
         LazyCommand("scope", "mosaic_cli.commands.scope", "Scope documents: what a grant shows."),
     )
     yield LazyCommand("pki", "mosaic_cli.commands.pki", "The service PKI of a gateway, made offline.")

@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 # First: it sets what grpc reads when it is imported.
 import mosaic_common.rpc  # noqa: F401  isort: skip
 import grpc
+from mosaic.audit.v1.audit_pb2_grpc import AuditServiceStub
 from mosaic.federation.v1.query_pb2_grpc import QueryServiceStub
 from mosaic.grants.v1.grants_pb2_grpc import GrantServiceStub, PeerServiceStub, SealServiceStub, UserServiceStub
 from mosaic_common.auth import Role, TokenIssuer, operate_audience, query_audience
@@ -59,6 +60,7 @@ class Operator(Listener):
     peers: PeerServiceStub
     seals: SealServiceStub
     users: UserServiceStub
+    audit: AuditServiceStub
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,7 @@ def operator(target: Context, role: Role, *, lasting: timedelta = OWN_TOKEN_TTL)
             peers=PeerServiceStub(channel),
             seals=SealServiceStub(channel),
             users=UserServiceStub(channel),
+            audit=AuditServiceStub(channel),
         )
 
 

@@ -4,9 +4,10 @@ import json
 from typing import Any
 
 from google.protobuf.message import Message
+from mosaic.federation.v1.federation_pb2 import SearchHit, Verb
 from mosaic.federation.v1.query_pb2 import QueryResponse, SourceResult
 from mosaic.federation.v1.resources_pb2 import Resource
-from mosaic.grants.v1.grants_pb2 import GetSealStatusResponse
+from mosaic.grants.v1.grants_pb2 import ExplainGrantResponse, GetSealStatusResponse, PreviewGrantResponse, ResourcePreview
 from mosaic.grants.v1.types_pb2 import AuditEntry, Certificate, ConnectionRefusal, EnrollmentToken, Grant, Peer
 from mosaic_common.oids import GRANT_ID_OID, SUBJECT_USER_ID_OID
 from mosaic_common.pki import LeafDescription, PkiDescription
@@ -48,6 +49,7 @@ def grant_summary(grant: Grant) -> Document:
         "peer": {"id": grant.peer_id, "name": grant.peer_name},
         "subject": {"user_id": grant.subject_user_id, "email": grant.subject_email or None},
         "scope": json.loads(grant.scope_json) if grant.scope_json else None,
+        "limit": {"per_second": grant.limit.per_second, "burst": grant.limit.burst} if grant.HasField("limit") else None,
         "created_by": grant.created_by,
         "approved_by": grant.approved_by or None,
         **_times(grant, "created_at", "activated_at", "expires_at", "revoked_at"),
@@ -64,6 +66,31 @@ def grant_document(grant: Grant) -> Document:
         "tokens": [token_document(each) for each in grant.tokens],
         "recent": [audit_document(each) for each in grant.recent],
     }
+
+
+def explanation_document(answer: ExplainGrantResponse) -> Document:
+    return {
+        "allowed": answer.allowed,
+        "reason": None if answer.allowed else state_of(answer, "reason").upper(),
+        "layer": answer.layer or None,
+        "layers": [
+            {"layer": each.layer, "verdict": state_of(each, "verdict"), "sentence": each.sentence} for each in answer.layers
+        ],
+        "remedy": answer.remedy or None,
+    }
+
+
+def preview_document(answer: PreviewGrantResponse) -> Document:
+    return {
+        "subject_user_id": answer.subject_user_id,
+        "scope": json.loads(answer.scope_json),
+        "resources": [_resource_preview(each) for each in answer.resources],
+    }
+
+
+def _resource_preview(preview: ResourcePreview) -> Document:
+    """Every count; null where it was not asked for, or could not be had in time."""
+    return {field.name: _value(preview, field) for field in preview.DESCRIPTOR.fields}
 
 
 def peer_summary(peer: Peer) -> Document:
@@ -169,7 +196,7 @@ def seal_document(status: GetSealStatusResponse, stage: Stage) -> Document:
 
 def query_document(answer: QueryResponse) -> Document:
     return {
-        "rows": [row_document(row) for row in answer.rows],
+        "rows": [*map(row_document, answer.rows), *map(hit_document, answer.hits)],
         "_partial": answer.partial,
         "sources": [source_document(each) for each in answer.sources],
         "next_page_token": answer.next_page_token or None,
@@ -191,6 +218,15 @@ def row_document(row: Resource) -> Document:
     }
 
 
+def hit_document(hit: SearchHit) -> Document:
+    """A row, and why it was found."""
+    return row_document(hit.resource) | {
+        "_rank": hit.rank,
+        "_snippet": hit.snippet or None,
+        "_distance": hit.distance if hit.HasField("distance") else None,
+    }
+
+
 def source_document(source: SourceResult) -> Document:
     return {
         "source": source.source,
@@ -201,6 +237,29 @@ def source_document(source: SourceResult) -> Document:
         "latency_ms": source.latency_us / 1000,
         "age_seconds": source.age_us / 1_000_000 if source.HasField("age_us") else None,
         "truncated": source.truncated,
+    }
+
+
+def capabilities_document(answer: QueryResponse) -> Document:
+    return {
+        "_partial": answer.partial,
+        "sources": [source_document(each) | _capabilities_of(each) for each in answer.sources],
+    }
+
+
+def _capabilities_of(source: SourceResult) -> Document:
+    if not source.HasField("capabilities"):
+        return {"capabilities": None}
+    found = source.capabilities
+    return {
+        "capabilities": {
+            "resources": list(found.resources),
+            "excluded_resources": list(found.excluded_resources),
+            "max_rows_per_query": found.max_rows_per_query or None,
+            "verbs": [Verb.Name(each).removeprefix("VERB_").lower() for each in found.supported_verbs],
+            "grant_expires_at": iso(moment(found.grant_expires_at_us)) if found.HasField("grant_expires_at_us") else None,
+            "server_version": found.server_version,
+        }
     }
 
 

@@ -83,6 +83,7 @@ ContextOption = Annotated[
     ),
 ]
 UserOption = Annotated[str, typer.Option("--user", "-u", metavar="USER", help="A user of this gateway: UUID or email.")]
+GrantArgument = Annotated[str, typer.Argument(metavar="GRANT", help="Id of the grant.", show_default=False)]
 ReasonOption = Annotated[
     str,
     typer.Option("--reason", metavar="TEXT", help="Why, in at most 200 printable characters; kept with it.", show_default=False),

@@ -46,11 +46,21 @@ def json_text(document: object) -> str:
     return "\n".join(_UNSAFE.sub(_json_escape, line) for line in json.dumps(document, indent=2, ensure_ascii=False).split("\n"))
 
 
+def json_line(document: object) -> str:
+    """The same on one line, for what has no end."""
+    return _UNSAFE.sub(_json_escape, json.dumps(document, ensure_ascii=False))
+
+
 @dataclass(frozen=True, slots=True)
 class Terminal:
     """Where one command's output goes, in the format that was asked for."""
 
     format: Format
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody sees what is printed while it is printed."""
+        return self.format is Format.TABLE and sys.stdout.isatty()
 
     def show(self, document: Mapping[str, object], render: Callable[[], "RenderableType"]) -> None:
         """Print the result: the document as JSON, or what `render` makes of it."""

@@ -31,6 +31,21 @@ def parse_duration(text: str) -> timedelta:
     return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
 
 
+def parse_moment(text: str, now: datetime) -> datetime:
+    """Read a moment of RFC 3339 with its zone, or how long ago it was, as parse_duration reads it.
+
+    Raises:
+        ValueError: anything else.
+    """
+    try:
+        read = datetime.fromisoformat(text)
+    except ValueError:
+        return now - parse_duration(text)
+    if read.tzinfo is None:
+        raise ValueError(f"{text!r} says no zone; write 2026-11-23T10:00Z, or how long ago: 2h.")
+    return read
+
+
 def utc_now() -> datetime:
     return datetime.now(UTC)
 

@@ -10,17 +10,19 @@ from mosaic.grants.v1.grants_pb2 import (
     CreateGrantRequest,
     DeleteGrantRequest,
     GetGrantRequest,
+    LimitGrantRequest,
     ListGrantsRequest,
     RevokeGrantRequest,
 )
-from mosaic.grants.v1.types_pb2 import GRANT_STATUS_UNSPECIFIED, Grant, GrantStatus
+from mosaic.grants.v1.types_pb2 import GRANT_STATUS_UNSPECIFIED, Grant, GrantStatus, RateLimit
 from mosaic_common.auth import Role
 from mosaic_common.tokens import EnrollmentOffer, EnrollmentToken, token_id
 
+from mosaic_cli.commands.explain import explain_grant, preview_grant
 from mosaic_cli.connection import operator
 from mosaic_cli.documents import grant_document, grant_summary
 from mosaic_cli.filters import LimitOption, PeerFilter, StateFilter, UserFilter
-from mosaic_cli.options import ContextOption, DurationOption, OutputOption, ReasonOption, UserOption
+from mosaic_cli.options import ContextOption, DurationOption, GrantArgument, OutputOption, ReasonOption, UserOption
 from mosaic_cli.output import Terminal
 from mosaic_cli.paging import pages
 from mosaic_cli.prompts import YesOption, confirm
@@ -30,7 +32,12 @@ from mosaic_cli.views.grants import grant_list, grant_sheet, sensitive_resources
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
-GrantArgument = Annotated[str, typer.Argument(metavar="GRANT", help="Id of the grant.", show_default=False)]
+RateOption = Annotated[
+    int | None, typer.Option("--rate", min=1, metavar="N", help="Calls a second; otherwise the gateway's own limit.")
+]
+BurstOption = Annotated[
+    int | None, typer.Option("--burst", min=1, metavar="M", help="Calls at once; a search counts as ten. With --rate.")
+]
 
 
 @app.command("create")
@@ -45,6 +52,8 @@ def create_grant(
     approve_sensitive: Annotated[
         bool, typer.Option("--approve-sensitive", help="Approve credentials or api_keys in the scope; recorded with your name.")
     ] = False,
+    rate: RateOption = None,
+    burst: BurstOption = None,
     target: ContextOption,
     output: OutputOption,
 ) -> None:
@@ -58,6 +67,7 @@ def create_grant(
         scope_json=read_scope_text(scope),
         expires_in_seconds=None if expires_in is None else int(expires_in.total_seconds()),
         approve_sensitive=approve_sensitive,
+        limit=_limit(rate, burst),
     )
     with operator(target, Role.ADMIN) as gateway:
         grant = gateway.ask(gateway.grants.CreateGrant, request).grant
@@ -93,6 +103,25 @@ def show_grant(grant: GrantArgument, *, target: ContextOption, output: OutputOpt
     with operator(target, Role.READ) as gateway:
         found = gateway.ask(gateway.grants.GetGrant, GetGrantRequest(id=grant)).grant
     _show(found, output)
+
+
+@app.command("limit")
+def limit_grant(
+    grant: GrantArgument,
+    *,
+    rate: RateOption = None,
+    burst: BurstOption = None,
+    default: Annotated[bool, typer.Option("--default", help="Back to the gateway's own limit.")] = False,
+    target: ContextOption,
+    output: OutputOption,
+) -> None:
+    """Set how much a grant may ask; in force within seconds."""
+    limit = _limit(rate, burst)
+    if default == (limit is not None):
+        raise typer.BadParameter("give --rate and --burst, or --default.")
+    with operator(target, Role.ADMIN) as gateway:
+        limited = gateway.ask(gateway.grants.LimitGrant, LimitGrantRequest(id=grant, limit=limit)).grant
+    _show(limited, output)
 
 
 @app.command("revoke")
@@ -155,6 +184,18 @@ def make_token(
     output.note("Shown this once and good for one redemption: hand it over where nobody else reads it.")
     if reenroll:
         output.note("A gateway redeems it with `mosaic federation peer add --reenroll`.")
+
+
+app.command("preview")(preview_grant)
+app.command("explain")(explain_grant)
+
+
+def _limit(rate: int | None, burst: int | None) -> RateLimit | None:
+    if rate is None and burst is None:
+        return None
+    if rate is None or burst is None:
+        raise typer.BadParameter("--rate and --burst are given together.")
+    return RateLimit(per_second=rate, burst=burst)
 
 
 def _show(grant: Grant, output: Terminal) -> None:

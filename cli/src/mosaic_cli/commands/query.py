@@ -1,37 +1,35 @@
 """`mosaic federation query`: rows from here and from other gateways, as a user sees them."""
 
-from collections.abc import Iterator
-from typing import Annotated, Final
-from uuid import UUID
+import json
+from functools import partial
+from pathlib import Path
+from typing import Annotated
 
 import typer
-from mosaic.federation.v1.federation_pb2 import VERB_LIST
+from mosaic.federation.v1.federation_pb2 import VERB_GET, VERB_LIST, VERB_SEARCH
 from mosaic.federation.v1.query_pb2 import QueryRequest, QueryResponse
-from mosaic.grants.v1.grants_pb2 import FindUserRequest
-from mosaic_common.auth import Role
 from mosaic_common.resources import REGISTRY
 
-from mosaic_cli.connection import operator, user
-from mosaic_cli.contexts import Context
-from mosaic_cli.documents import query_document, state_of
+from mosaic_cli.asking import ALL, LOCAL, UserOption, asking, missing, warn_if_partial
+from mosaic_cli.connection import User
+from mosaic_cli.documents import query_document
+from mosaic_cli.failures import CommandFailed, LocalReason
 from mosaic_cli.options import ContextOption, OutputOption
 from mosaic_cli.output import Terminal
+from mosaic_cli.source_by_source import answers_as_they_come
 from mosaic_cli.times import utc_now
 from mosaic_cli.views.query import answer_view
 
 app = typer.Typer(add_completion=False)
 
-LOCAL: Final = "local"
-ALL: Final = "all"
-
 
 @app.command()
 def query(
-    resource: Annotated[
-        str,
+    resources: Annotated[
+        list[str],
         typer.Argument(
-            metavar="RESOURCE",
-            help=f"One of {', '.join(REGISTRY)}.",
+            metavar="RESOURCE...",
+            help=f"One of {', '.join(REGISTRY)}; several for a search.",
             autocompletion=lambda: list(REGISTRY),
             show_default=False,
         ),
@@ -41,45 +39,82 @@ def query(
         str,
         typer.Option("--source", "-s", metavar="SOURCE", help="local, federated:NAME or all.", autocompletion=lambda: [LOCAL, ALL]),
     ] = LOCAL,
+    search: Annotated[
+        str,
+        typer.Option(
+            "--search", "-q", metavar="WORDS", help='Best matches instead of newest rows: words, "a phrase", -excluded, or.'
+        ),
+    ] = "",
+    embedding: Annotated[
+        Path | None,
+        typer.Option("--embedding", metavar="FILE", help="Search memory by likeness to this vector, a JSON list of numbers."),
+    ] = None,
+    row_id: Annotated[str, typer.Option("--id", metavar="ID", help="The one row of this id.")] = "",
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=500, help="Rows per source.")] = 50,
     page: Annotated[str, typer.Option("--page", metavar="TOKEN", help="Continue where the last answer ended.")] = "",
-    user_name: Annotated[
-        str, typer.Option("--user", "-u", metavar="USER", help="Ask as this user (UUID or email), with the key of the context.")
-    ] = "",
+    user_name: UserOption = "",
     target: ContextOption,
     output: OutputOption,
 ) -> None:
     """Rows that a user sees, here and through their connections to other gateways.
 
-    A source that does not answer makes the answer partial, never a failure.
+    A source that does not answer makes the answer partial, never a failure. On a terminal each source's rows show as they come.
     """
-    request = QueryRequest(verb=VERB_LIST, resources=[resource], source=source, page_size=limit, page_token=page)
-    with user(target, _user_id(target, user_name) if user_name else None) as gateway:
+    request = QueryRequest(resources=resources, source=source)
+    if row_id:
+        _refuse_together(search=search, embedding=embedding, page=page)
+        request.verb, request.id = VERB_GET, row_id
+    elif search or embedding is not None:
+        _refuse_together(page=page)
+        request.verb, request.page_size, request.query = VERB_SEARCH, limit, search
+        request.embedding.extend(_read_embedding(embedding) if embedding is not None else ())
+    else:
+        request.verb, request.page_size, request.page_token = VERB_LIST, limit, page
+    with asking(target, user_name) as gateway:
+        if source == ALL and output.is_watched and not (page or row_id):
+            _show_as_they_come(gateway, request, output)
+            return
         answer = gateway.ask(gateway.query.Query, request)
+    if row_id and not answer.rows:
+        raise _no_such_row(answer)
     output.show(query_document(answer), lambda: answer_view(answer, utc_now()))
-    _warn_if_partial(answer, output)
+    warn_if_partial(answer, output)
     if answer.next_page_token:
         output.note(f"More: repeat with --page {answer.next_page_token}")
 
 
-def _warn_if_partial(answer: QueryResponse, output: Terminal) -> None:
-    if answer.partial:
-        missing = ", ".join(_missing(answer)) or "at least one source"
-        output.warn(f"PARTIAL ANSWER: it lacks rows of {missing}.")
+def _show_as_they_come(gateway: User, request: QueryRequest, output: Terminal) -> None:
+    answers: list[QueryResponse] = []
+    for answer in answers_as_they_come(gateway, request):
+        answers.append(answer)
+        output.show({}, partial(answer_view, answer, utc_now()))
+        if answer.next_page_token:
+            output.note(f"More: repeat with --source {answer.sources[0].source} --page {answer.next_page_token}")
+        output.note("")
+    warn_if_partial(answers, output)
 
 
-def _missing(answer: QueryResponse) -> Iterator[str]:
-    for source in answer.sources:
-        status = state_of(source, "status")
-        if status != "ok":
-            yield f"{source.source} ({status})"
+def _no_such_row(answer: QueryResponse) -> CommandFailed:
+    silent = ", ".join(missing(answer))
+    return CommandFailed(
+        LocalReason.RESOURCE_NOT_FOUND,
+        "No source has a row of this id that you may see." + (f" Not all of them answered: {silent}." if silent else ""),
+    )
 
 
-def _user_id(target: Context, name: str) -> str:
-    """A token names its user by UUID; whose an email is, our gateway knows."""
+def _read_embedding(file: Path) -> list[float]:
     try:
-        return str(UUID(name))
-    except ValueError:
-        pass
-    with operator(target, Role.READ) as gateway:
-        return gateway.ask(gateway.users.FindUser, FindUserRequest(user=name)).id
+        numbers = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise CommandFailed(LocalReason.FILE, f"{file} cannot be read as JSON: {error}.") from None
+    if not isinstance(numbers, list) or not all(isinstance(each, int | float) and not isinstance(each, bool) for each in numbers):
+        raise CommandFailed(
+            LocalReason.FILE, f"{file} is no list of numbers.", remedy="Write [0.12, -0.5, …], a number per dimension."
+        )
+    return numbers
+
+
+def _refuse_together(**others: object) -> None:
+    """Exit 2 for options that would not count."""
+    if given := sorted(f"--{name}" for name, value in others.items() if value):
+        raise typer.BadParameter(f"{', '.join(given)} does not go with it.")

@@ -88,6 +88,7 @@ def _lines(grant: Grant, now: datetime) -> Iterator[tuple[str, Cell]]:
     yield "peer", Text.assemble(plain(grant.peer_name), "  ", quiet(grant.peer_id))
     yield "subject", Text.assemble(plain(grant.subject_email or "(gone)"), "  ", quiet(grant.subject_user_id))
     yield from scope_lines(_scope(grant))
+    yield "calls", _limit(grant)
     yield "created", Text.assemble(exactly(moment(grant.created_at_us), now), " by ", plain(grant.created_by))
     if grant.approved_by:
         yield "approved by", grant.approved_by
@@ -107,6 +108,12 @@ def scope_lines(scope: Mapping[str, Any]) -> Iterator[tuple[str, Cell]]:
     if excluded := scope.get("excluded_resources"):
         yield "never shows", ", ".join(excluded)
     yield "rows per query", f"at most {scope.get('max_rows_per_query', '?')}"
+
+
+def _limit(grant: Grant) -> Cell:
+    if not grant.HasField("limit"):
+        return quiet("the gateway's own limit")
+    return f"at most {grant.limit.per_second:g} a second, {grant.limit.burst} at once"
 
 
 def _narrowing(rule: Mapping[str, Any] | None) -> str:

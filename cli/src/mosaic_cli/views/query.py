@@ -3,24 +3,82 @@
 Everything here may come from another gateway, so every cell goes through `plain`.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from mosaic.federation.v1.federation_pb2 import SearchHit, Verb
 from mosaic.federation.v1.query_pb2 import QueryResponse, SourceResult
 from mosaic.federation.v1.resources_pb2 import Resource
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from mosaic_cli.documents import state_of
+from mosaic_cli.output import readable
 from mosaic_cli.tables import Cell, identifier, plain, quiet, rows, stacked, state, when
 from mosaic_cli.times import length, moment
 
 _WIDE: Final = 60
+_MARK: Final = "**"
+_SPACE: Final = re.compile(r"\s+")
 
 
 def answer_view(answer: QueryResponse, now: datetime) -> RenderableType:
-    return stacked(_row_list(answer.rows, now), _account(answer))
+    found = _hit_list(answer.hits, now) if answer.hits else _row_list(answer.rows, now)
+    return stacked(found, _account(answer))
+
+
+def capabilities_view(answer: QueryResponse, now: datetime) -> RenderableType:
+    return stacked(
+        rows(
+            ("SOURCE", "RESOURCES", "ROWS PER QUERY", "VERBS", "UNTIL"),
+            (_capabilities(each, now) for each in answer.sources if each.HasField("capabilities")),
+            empty="No source answered.",
+            whole=("ROWS PER QUERY", "UNTIL"),
+        ),
+        _account(answer),
+    )
+
+
+def _capabilities(source: SourceResult, now: datetime) -> Sequence[Cell]:
+    found = source.capabilities
+    until = moment(found.grant_expires_at_us) if found.HasField("grant_expires_at_us") else None
+    return (
+        source.source,
+        ", ".join(found.resources),
+        f"{found.max_rows_per_query:,}" if found.max_rows_per_query else "no limit",
+        ", ".join(Verb.Name(each).removeprefix("VERB_").lower() for each in found.supported_verbs),
+        when(until, now, absent="no end"),
+    )
+
+
+def _hit_list(hits: Sequence[SearchHit], now: datetime) -> RenderableType:
+    """Best first; the source of each, since their ranks cannot be compared."""
+    return rows(
+        ("SOURCE", "KIND", "WHAT", "MATCH", "UPDATED", "ID"),
+        (
+            (
+                hit.resource.source,
+                _kind(hit.resource),
+                _summary(hit.resource, now),
+                _match(hit),
+                when(moment(hit.resource.updated_at_us), now),
+                identifier(hit.resource.id),
+            )
+            for hit in hits
+        ),
+        empty="No rows.",
+        whole=("KIND", "UPDATED", "ID"),
+    )
+
+
+def _match(hit: SearchHit) -> Text:
+    """The snippet, what matched in it in bold; or how near the embedding is."""
+    if not hit.snippet:
+        return quiet(f"distance {hit.distance:.3f}" if hit.HasField("distance") else "–")
+    parts = _SPACE.sub(" ", hit.snippet).split(_MARK)
+    return Text.assemble(*((readable(part), "bold" if number % 2 else "") for number, part in enumerate(parts)))
 
 
 def _row_list(found: Sequence[Resource], now: datetime) -> RenderableType:

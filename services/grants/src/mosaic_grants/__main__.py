@@ -1,4 +1,4 @@
-"""``python -m mosaic_grants serve`` and ``… db bootstrap|upgrade``."""
+"""``python -m mosaic_grants serve`` and ``… db bootstrap|upgrade|retain``."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ from psycopg import Error as DriverError
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from sqlalchemy.exc import DBAPIError
 
-from mosaic_grants.adapters import upgrade
+from mosaic_grants.adapters import retention, upgrade
 from mosaic_grants.app import build
 from mosaic_grants.config import Config
 
@@ -52,6 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     _passwords(bootstrap.mosaic_bootstrap_passwords),
                     progress=_say,
                 )
+            case "db", "retain":
+                url = load(UpgradeConfig, os.environ).database_url.get_secret_value()
+                refused = retention.retain(url, chosen.months, progress=_say)
+                if refused:
+                    _say(f"grants: {refused[0].month} and what came after it stay: {refused[0].cause}.")
+                    return 1
             case _:
                 missing = upgrade.upgrade(load(UpgradeConfig, os.environ).database_url.get_secret_value(), progress=_say)
                 if missing:
@@ -95,6 +101,13 @@ def _say(line: str) -> None:
     sys.stderr.write(f"{line}\n")
 
 
+def _positive(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 1200:
+        raise ValueError(text)
+    return value
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m mosaic_grants", description="The ledger of peers, grants and enrollments.")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -102,6 +115,8 @@ def _parser() -> argparse.ArgumentParser:
     database = commands.add_parser("db", help="the database").add_subparsers(dest="action", required=True)
     database.add_parser("bootstrap", help="make roles, database and extension, as a superuser")
     database.add_parser("upgrade", help="migrate, render the functions, apply the privileges, as the owner")
+    retain = database.add_parser("retain", help="drop the audit log's months before the last N whole ones, as the owner")
+    retain.add_argument("--months", type=_positive, required=True, metavar="N", help="whole months that are kept")
     return parser
 
 

@@ -24,9 +24,11 @@ from mosaic_grants.adapters.audit_log import AuditLog
 from mosaic_grants.adapters.ca_broker import Broker
 from mosaic_grants.adapters.housekeeping import Housekeeping
 from mosaic_grants.adapters.ledger.database import PostgresLedger
+from mosaic_grants.api.audit import AuditServicer
 from mosaic_grants.api.audit_chains import AuditChainServicer
 from mosaic_grants.api.credentials import PeerCredentialServicer
 from mosaic_grants.api.enrollment_ledger import EnrollmentLedgerServicer
+from mosaic_grants.api.explain import ExplainServicer
 from mosaic_grants.api.grants import GrantServicer
 from mosaic_grants.api.peers import PeerServicer
 from mosaic_grants.api.recorder import RefusalRecorder
@@ -82,9 +84,11 @@ def build(config: Config, clock: Clock) -> Application:
         reflected=config.mosaic_env == "dev",
     ).serve(
         GrantServicer(ledger, clock, gateway=gateway, enrollment_host=enrollment_host, enrollment_port=enrollment_port, pin=pin),
+        ExplainServicer(ledger),
         PeerServicer(ledger, keys, clock),
         SealServicer(ledger, keys, clock),
         UserServicer(ledger),
+        AuditServicer(ledger, clock),
     )
     internal = GrpcListener(
         Listener.INTERNAL,

@@ -20,6 +20,7 @@ _LEDGER: Final = service_of(ledger_pb2, "EnrollmentLedgerService")
 _RESOLVER: Final = service_of(ledger_pb2, "GrantResolverService")
 _CREDENTIALS: Final = service_of(ledger_pb2, "PeerCredentialService")
 _CHAINS: Final = service_of(audit_pb2, "AuditChainService")
+_AUDIT: Final = service_of(audit_pb2, "AuditService")
 
 _ADMIN: Final = frozenset({Role.ADMIN.value})
 _READ: Final = frozenset({Role.ADMIN.value, Role.READ.value})
@@ -35,6 +36,9 @@ METHODS: Final[MethodTable] = method_table(
     Method(_GRANTS, "CreateEnrollmentToken", Listener.OPERATOR, callers=_ADMIN, audit=Event.TOKEN_CREATED),
     Method(_GRANTS, "RevokeGrant", Listener.OPERATOR, callers=_ADMIN, audit=Event.GRANT_REVOKED),
     Method(_GRANTS, "DeleteGrant", Listener.OPERATOR, callers=_ADMIN, audit=Event.GRANT_DELETED),
+    Method(_GRANTS, "LimitGrant", Listener.OPERATOR, callers=_ADMIN, audit=Event.GRANT_LIMITED),
+    Method(_GRANTS, "ExplainGrant", Listener.OPERATOR, callers=_READ, audit=Event.CALL_REFUSED),
+    Method(_GRANTS, "PreviewGrant", Listener.OPERATOR, callers=_READ, audit=Event.CALL_REFUSED),
     Method(_PEERS, "CreatePeer", Listener.OPERATOR, callers=_ADMIN, audit=Event.PEER_CREATED),
     Method(_PEERS, "ListPeers", Listener.OPERATOR, callers=_READ, audit=Event.CALL_REFUSED),
     Method(_PEERS, "GetPeer", Listener.OPERATOR, callers=_READ, audit=Event.CALL_REFUSED),
@@ -47,6 +51,9 @@ METHODS: Final[MethodTable] = method_table(
     Method(_SEALS, "GetSealStatus", Listener.OPERATOR, callers=_READ, audit=Event.CALL_REFUSED),
     Method(_SEALS, "Reseal", Listener.OPERATOR, callers=_ADMIN, audit=Event.KEYS_RESEALED),
     Method(_USERS, "FindUser", Listener.OPERATOR, callers=_READ, audit=Event.CALL_REFUSED),
+    Method(_AUDIT, "ListAuditRows", Listener.OPERATOR, callers=_READ, audit=Event.CALL_REFUSED),
+    Method(_AUDIT, "GetAuditRow", Listener.OPERATOR, callers=_READ, audit=Event.CALL_REFUSED),
+    Method(_AUDIT, "ExportAudit", Listener.OPERATOR, callers=_READ, audit=Event.CALL_REFUSED),
     Method(_LEDGER, "ClaimEnrollment", Listener.INTERNAL, callers=_ENROLLMENT, audit=Event.ENROLLMENT_REFUSED),
     Method(_LEDGER, "ReleaseEnrollment", Listener.INTERNAL, callers=_ENROLLMENT, audit=Event.ENROLLMENT_REFUSED),
     Method(_LEDGER, "CompleteEnrollment", Listener.INTERNAL, callers=_ENROLLMENT, audit=Event.ENROLLMENT_REFUSED),

@@ -2,9 +2,11 @@
 
 from uuid import UUID
 
+from mosaic.audit.v1 import audit_pb2
 from mosaic.errors.v1 import errors_pb2
 from mosaic.grants.v1 import ledger_pb2
 from mosaic_common.audit import Event
+from mosaic_common.audit_heads import find_contradiction
 from mosaic_common.auth import Role, TokenVerifier
 from mosaic_common.clock import Clock
 from mosaic_common.errors import AuthRefused, Layer, MosaicError, NotFound, Reason
@@ -14,8 +16,9 @@ from mosaic_common.rpc.call import Call
 from mosaic_common.sealing import SealBroken, SealingKeys
 
 from mosaic_grants.api.deeds import record
-from mosaic_grants.api.requests import micros, parse_reason, parse_uuid
+from mosaic_grants.api.requests import micros, parse_grant_head, parse_reason, parse_uuid
 from mosaic_grants.domain import connections
+from mosaic_grants.domain.deeds import deed
 from mosaic_grants.domain.model import Peer
 from mosaic_grants.domain.ports import Ledger, Transaction
 
@@ -57,6 +60,8 @@ class PeerCredentialServicer:
                 await tx.connections.note_answer(peer.id)
             else:
                 await self._refused(tx, call, peer.id, request)
+            if request.HasField("audit_head"):
+                await self._keep_head(tx, peer, request.audit_head)
         return ledger_pb2.ReportConnectionResponse()
 
     async def _refused(self, tx: Transaction, call: Call, peer_id: UUID, request: ledger_pb2.ReportConnectionRequest) -> None:
@@ -67,6 +72,30 @@ class PeerCredentialServicer:
             refused = MosaicError(reason, "refused", layer=Layer.PEER)
             tx.audit(audit_row(call, Event.CONNECTION_REFUSED, self._clock.now(), error=refused))
             call.recorded = True
+
+    async def _keep_head(self, tx: Transaction, peer: Peer, unverified_head: audit_pb2.GrantAuditHead) -> None:
+        """Keep what the other gateway says of its own record; nobody here has its key, so only contradictions show."""
+        signed = parse_grant_head(unverified_head)
+        if signed is None or signed.head.grant_id != peer.remote_grant_id:
+            self._log.warning("audit_head_of_another_grant", peer_id=str(peer.id))
+            return
+        kept = await tx.received_heads.list_of(peer.id)
+        told_before = find_contradiction(kept, signed.head)
+        if told_before is None:
+            if not kept or signed.head.rows > kept[0].rows:
+                await tx.received_heads.add(peer.id, signed, contradicts=False)
+            return
+        if not await tx.received_heads.add(peer.id, signed, contradicts=True):
+            return
+        self._log.error(
+            "audit_head_contradicts",
+            peer_id=str(peer.id),
+            rows_before=told_before.rows,
+            rows=signed.head.rows,
+            hash_before=told_before.hash.hex(),
+            hash=signed.head.hash.hex(),
+        )
+        tx.audit(deed(Event.CONNECTION_CONTRADICTED, tx.now, peer_id=peer.id, reason=Reason.AUDIT_CHAIN_BROKEN, layer=Layer.PEER))
 
     def _verify_user(self, unverified_token: str, call: Call) -> UUID:
         """Return who is asking the edge: a broken one can speak only for users who are asking it right now."""

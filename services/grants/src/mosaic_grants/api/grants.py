@@ -16,6 +16,7 @@ from mosaic_grants.api.requests import (
     parse_duration,
     parse_filter,
     parse_grant_id,
+    parse_limit,
     parse_page_size,
     parse_page_token,
     parse_text,
@@ -49,6 +50,7 @@ class GrantServicer:
                 expires_in=parse_duration(request.expires_in_seconds) if request.HasField("expires_in_seconds") else None,
                 approve_sensitive=request.approve_sensitive,
                 actor=actor,
+                limit=parse_limit(request.limit) if request.HasField("limit") else None,
             )
             grant = await tx.grants.insert(draft, actor=actor)
             note_grant(call, grant)
@@ -132,3 +134,12 @@ class GrantServicer:
             await ending.delete_grant(tx, grant_id)
             record(tx, call, Event.GRANT_DELETED, self._clock)
         return grants_pb2.DeleteGrantResponse()
+
+    async def LimitGrant(self, request: grants_pb2.LimitGrantRequest, call: Call) -> grants_pb2.LimitGrantResponse:
+        grant_id = parse_grant_id(request.id)
+        limit = parse_limit(request.limit) if request.HasField("limit") else None
+        async with self._ledger.transaction() as tx:
+            note_grant(call, await tx.grants.get(grant_id))
+            grant = await permissions.limit_grant(tx, grant_id, limit)
+            record(tx, call, Event.GRANT_LIMITED, self._clock)
+        return grants_pb2.LimitGrantResponse(grant=grant_message(grant))

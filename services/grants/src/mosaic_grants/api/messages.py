@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from datetime import datetime
 
+from mosaic.audit.v1 import audit_pb2
 from mosaic.errors.v1 import errors_pb2
 from mosaic.grants.v1 import ledger_pb2, types_pb2
+from mosaic_common.audit_heads import SignedGrantHead
+from mosaic_common.decision import RateLimit
 from mosaic_common.scope import parse_scope
 
 from mosaic_grants.api.requests import micros
@@ -33,6 +36,8 @@ def grant_message(grant: Grant) -> types_pb2.Grant:
         message.expires_at_us = micros(grant.expires_at)
     if grant.revoked_at:
         message.revoked_at_us = micros(grant.revoked_at)
+    if grant.limit:
+        message.limit.CopyFrom(_limit_message(grant.limit))
     return message
 
 
@@ -133,7 +138,9 @@ def enrolled_message(recorded: Recorded, *, gateway: str, federation_endpoint: s
     )
 
 
-def view_message(grant: Grant, certificates: Sequence[Certificate]) -> ledger_pb2.GrantView:
+def view_message(
+    grant: Grant, certificates: Sequence[Certificate], audit_head: SignedGrantHead | None = None
+) -> ledger_pb2.GrantView:
     message = ledger_pb2.GrantView(
         grant_id=str(grant.id),
         status=types_pb2.GrantStatus.Value(f"GRANT_STATUS_{grant.status.name}"),
@@ -147,7 +154,22 @@ def view_message(grant: Grant, certificates: Sequence[Certificate]) -> ledger_pb
     )
     if grant.expires_at:
         message.expires_at_us = micros(grant.expires_at)
+    if grant.limit:
+        message.limit.CopyFrom(_limit_message(grant.limit))
+    if audit_head:
+        message.audit_head.CopyFrom(grant_head_message(audit_head))
     return message
+
+
+def grant_head_message(signed: SignedGrantHead) -> audit_pb2.GrantAuditHead:
+    head = signed.head
+    return audit_pb2.GrantAuditHead(
+        grant_id=str(head.grant_id), rows=head.rows, hash=head.hash, time_us=head.time_us, signature=signed.signature
+    )
+
+
+def _limit_message(limit: RateLimit) -> types_pb2.RateLimit:
+    return types_pb2.RateLimit(per_second=limit.per_second, burst=limit.burst)
 
 
 def _text(value: object) -> str:

@@ -8,11 +8,17 @@ from enum import StrEnum
 from typing import Final, TypeVar
 from uuid import UUID
 
+from mosaic.audit.v1 import audit_pb2
 from mosaic.errors.v1 import errors_pb2
+from mosaic.grants.v1 import types_pb2
+from mosaic_common.audit_heads import SIGNATURE_BYTES, GrantHead, SignedGrantHead
+from mosaic_common.decision import RateLimit
 from mosaic_common.errors import InvalidInput, Layer, NotFound, Reason, Violation
 
 DEFAULT_PAGE: Final = 50
 MAX_PAGE: Final = 500
+MAX_PER_SECOND: Final = 100_000
+MAX_BURST: Final = 1_000_000
 
 State = TypeVar("State", bound=StrEnum)
 
@@ -53,15 +59,23 @@ def parse_token_id(value: bytes) -> bytes:
     return value
 
 
-def parse_page_size(value: int) -> int:
+def parse_page_size(value: int, *, default: int = DEFAULT_PAGE, longest: int = MAX_PAGE) -> int:
     if value < 0:
         raise InvalidInput(
             Reason.PAGE_SIZE_INVALID,
             "A page has no negative size.",
             layer=Layer.REQUEST,
-            violations=[Violation("page_size", "must be 0 (for 50) or more")],
+            violations=[Violation("page_size", f"must be 0 (for {default}) or more")],
         )
-    return min(value or DEFAULT_PAGE, MAX_PAGE)
+    return min(value or default, longest)
+
+
+def parse_int64(value: object) -> int:
+    """Read a number that a column can hold. Raises ValueError."""
+    number = int(str(value))
+    if not -(2**63) <= number < 2**63:
+        raise ValueError("no 64-bit integer")
+    return number
 
 
 def parse_duration(seconds: int) -> timedelta:
@@ -69,6 +83,19 @@ def parse_duration(seconds: int) -> timedelta:
     if abs(seconds) > 100 * 366 * 86400:
         raise InvalidInput(Reason.REQUEST_INVALID, "That duration is longer than a century.", layer=Layer.REQUEST)
     return timedelta(seconds=seconds)
+
+
+def parse_limit(unverified_limit: types_pb2.RateLimit) -> RateLimit:
+    """Read how much a grant may ask: both numbers, or the whole message is left out."""
+    per_second, burst = unverified_limit.per_second, unverified_limit.burst
+    violations = []
+    if not (1 <= per_second <= MAX_PER_SECOND and per_second.is_integer()):  # NaN is neither
+        violations.append(Violation("limit.per_second", f"must be a whole number from 1 to {MAX_PER_SECOND}"))
+    if not 1 <= burst <= MAX_BURST:
+        violations.append(Violation("limit.burst", f"must be from 1 to {MAX_BURST}"))
+    if violations:
+        raise InvalidInput(Reason.REQUEST_INVALID, "That is no limit.", layer=Layer.REQUEST, violations=violations)
+    return RateLimit(per_second, burst)
 
 
 def page_token(created_at: datetime, row_id: UUID) -> str:
@@ -121,6 +148,17 @@ def parse_reason(value: errors_pb2.Reason.ValueType) -> Reason:
     if name not in Reason.__members__:
         raise InvalidInput(Reason.REQUEST_INVALID, "reason is none that this version knows.", layer=Layer.REQUEST)
     return Reason[name]
+
+
+def parse_grant_head(unverified_head: audit_pb2.GrantAuditHead) -> SignedGrantHead | None:
+    """Read what another gateway says of its record; None when it has not the form of a head."""
+    try:
+        head = GrantHead(UUID(unverified_head.grant_id), unverified_head.rows, unverified_head.hash, unverified_head.time_us)
+    except ValueError:
+        return None
+    if head.rows < 1 or len(unverified_head.signature) != SIGNATURE_BYTES:
+        return None
+    return SignedGrantHead(head, unverified_head.signature)
 
 
 def parse_text(value: str, *, field: str, longest: int = 200) -> str:

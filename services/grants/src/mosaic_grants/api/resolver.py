@@ -1,7 +1,6 @@
 """GrantResolverService: what the inbound edge may know of a grant."""
 
 from mosaic.grants.v1 import ledger_pb2
-from mosaic_common.errors import NotFound
 from mosaic_common.rpc.call import Call
 
 from mosaic_grants.api.messages import view_message
@@ -18,9 +17,9 @@ class GrantResolverServicer:
     async def ResolveGrant(self, request: ledger_pb2.ResolveGrantRequest, _call: Call) -> ledger_pb2.ResolveGrantResponse:
         grant_id = parse_uuid(request.grant_id, field="grant_id")
         async with self._ledger.transaction() as tx:
-            try:
-                grant = await tx.grants.get(grant_id)
-            except NotFound:
+            found = await tx.grants.find_with_head(grant_id)
+            if found is None:
                 return ledger_pb2.ResolveGrantResponse()
+            grant, audit_head = found
             certificates = await tx.certificates.list_of(grant.id)
-        return ledger_pb2.ResolveGrantResponse(view=view_message(grant, certificates))
+        return ledger_pb2.ResolveGrantResponse(view=view_message(grant, certificates, audit_head))

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum, unique
 from typing import Any
 from uuid import UUID
 
+from mosaic_common.decision import RateLimit
 from mosaic_common.errors import Reason
 from mosaic_common.scope import Scope
 from mosaic_common.x509 import IssuedCertificate
@@ -73,6 +75,7 @@ class Grant:
 
     Attributes:
         scope: the stored document; it was accepted when the grant was made.
+        limit: None where the gateway's own limit holds.
     """
 
     id: UUID
@@ -87,6 +90,7 @@ class Grant:
     expires_at: datetime | None
     revoked_at: datetime | None
     revoked_reason: str | None
+    limit: RateLimit | None
     peer_name: str
     peer_common_name: str
     peer_state: PeerState
@@ -199,6 +203,7 @@ class GrantDraft:
     scope: Scope
     expires_in: timedelta | None
     approved_by: str | None
+    limit: RateLimit | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,3 +298,29 @@ class Replica:
     seen_at: datetime
     current_key_id: str
     readable_key_ids: frozenset[str]
+
+
+@unique
+class Whereabouts(StrEnum):
+    """What a get of one row would meet; OUT_OF_SCOPE: the user sees it, and the scope does not show it."""
+
+    VISIBLE = "visible"
+    OUT_OF_SCOPE = "out_of_scope"
+    NOT_VISIBLE = "not_visible"
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Rows of one resource; the latter two are None where there is no other scope."""
+
+    visible: int
+    visible_against: int | None
+    visible_in_both: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """How often a grant was used; of those calls, how many its limits refused."""
+
+    calls: int
+    rate_limited: int

@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from mosaic_common.errors import InvalidInput, Layer, MosaicError, NotFound, Reason, ScopeRefused, Violation
+from mosaic_common.decision import RateLimit
+from mosaic_common.errors import Conflict, InvalidInput, Layer, MosaicError, NotFound, Reason, ScopeRefused, Violation
 from mosaic_common.scope import Scope, parse_scope_json, scope_refused
 from mosaic_common.tokens import verify_token_public_key
 
@@ -26,6 +27,7 @@ async def draft_grant(
     expires_in: timedelta | None,
     approve_sensitive: bool,
     actor: str,
+    limit: RateLimit | None = None,
 ) -> GrantDraft:
     """Check an order for a grant completely.
 
@@ -38,7 +40,7 @@ async def draft_grant(
             Reason.REQUEST_INVALID, "A grant expires in the future.", violations=[Violation("expires_in", "must be positive")]
         )
     subject = await find_subject(tx, user)
-    scope = await _accepted_scope(tx, subject, unverified_scope)
+    scope = await accepted_scope(tx, subject, unverified_scope)
     named = await get_inbound_peer(tx, peer)
     # Locked: a revocation of the peer that comes now finds this grant and ends it, and one that came first is seen.
     found = await tx.peers.get(named.id, locked=True)
@@ -50,7 +52,25 @@ async def draft_grant(
             layer=Layer.SCOPE,
             remedy="Say so on purpose with --approve-sensitive, or leave them out of the scope.",
         )
-    return GrantDraft(subject, found, scope, expires_in, approved_by=actor if scope.sensitive_resources else None)
+    return GrantDraft(subject, found, scope, expires_in, approved_by=actor if scope.sensitive_resources else None, limit=limit)
+
+
+async def limit_grant(tx: Transaction, grant_id: UUID, limit: RateLimit | None) -> Grant:
+    """Set how much a pending or active grant may ask; None: what the gateway's own limit gives.
+
+    Raises:
+        NotFound: GRANT_NOT_FOUND.
+        Conflict: it has ended.
+    """
+    grant = await tx.grants.get(grant_id, locked=True)
+    if not await tx.grants.limit(grant_id, limit):
+        raise Conflict(
+            Reason.GRANT_STATE_CHANGED,
+            f"The grant is {grant.status}; nothing is accepted under it any more.",
+            layer=Layer.GRANT,
+            remedy="Nothing is left to limit.",
+        )
+    return await tx.grants.get(grant_id)
 
 
 async def find_subject(tx: Transaction, user: str) -> User:
@@ -107,7 +127,12 @@ async def get_inbound_peer(tx: Transaction, peer: str) -> Peer:
     return found
 
 
-async def _accepted_scope(tx: Transaction, subject: User, unverified_scope: str) -> Scope:
+async def accepted_scope(tx: Transaction, subject: User, unverified_scope: str) -> Scope:
+    """Return a scope that a grant on this user's rows may have.
+
+    Raises:
+        ScopeRefused: every violation of the document, teams that are unknown here or not the subject's included.
+    """
     violations: list[Violation] = []
     scope: Scope | None = None
     try:

@@ -10,22 +10,28 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from mosaic_common.audit import AuditRow, SignedHead
+from mosaic_common.audit import AuditRow, Head, SealedRow, SignedHead
+from mosaic_common.audit_heads import GrantHead, SignedGrantHead, SignedMonthEnd
 from mosaic_common.crl import RevocationList
+from mosaic_common.decision import RateLimit
 from mosaic_common.errors import Reason
+from mosaic_common.scope import Scope
 from mosaic_common.x509 import IssuedCertificate
 
+from mosaic_grants.domain.audit_reading import Bounds, Opening, ReceivedHead, RowFilter, RowPlace
 from mosaic_grants.domain.lifecycle import Direction, GrantStatus, PeerState
 from mosaic_grants.domain.model import (
     AuditEntry,
     Certificate,
     Claim,
     ConnectionKey,
+    Counts,
     Grant,
     GrantDraft,
     OwedRevocation,
     Peer,
     Prepared,
+    Reads,
     Received,
     Recorded,
     Replica,
@@ -35,6 +41,7 @@ from mosaic_grants.domain.model import (
     TokenDraft,
     Unfinished,
     User,
+    Whereabouts,
 )
 
 After = tuple[datetime, UUID] | None
@@ -44,6 +51,8 @@ class Users(Protocol):
     async def find(self, user: str) -> User | None: ...
     async def teams_of(self, user_id: UUID, teams: Sequence[UUID]) -> frozenset[UUID]:
         """Return which of the teams exist and have the user as a member."""
+
+    async def team_names(self, teams: Sequence[UUID]) -> Mapping[UUID, str]: ...
 
 
 class Peers(Protocol):
@@ -65,11 +74,15 @@ class Grants(Protocol):
     async def get(self, grant_id: UUID, *, locked: bool = False) -> Grant:
         """Return a grant; locked, its peer is locked too, and first."""
 
+    async def find_with_head(self, grant_id: UUID) -> tuple[Grant, SignedGrantHead | None] | None:
+        """Find a grant, and the latest countersigned head of its rows, where there is one."""
+
     async def list_page(
         self, *, limit: int, after: After, peer_id: UUID | None, status: GrantStatus | None, subject_user_id: UUID | None
     ) -> list[Grant]: ...
     async def insert(self, draft: GrantDraft, *, actor: str) -> Grant: ...
     async def activate(self, grant_id: UUID) -> bool: ...
+    async def limit(self, grant_id: UUID, limit: RateLimit | None) -> bool: ...
     async def revoke(self, grant_id: UUID, reason: str) -> bool: ...
     async def expire(self, grant_id: UUID) -> bool: ...
     async def delete(self, grant_id: UUID) -> bool: ...
@@ -133,7 +146,45 @@ class RevocationLists(Protocol):
 class Records(Protocol):
     async def list_recent_of_grant(self, grant_id: UUID) -> list[AuditEntry]: ...
     async def list_recent_of_peer(self, peer_id: UUID) -> list[AuditEntry]: ...
+    async def count_reads(self, grant_id: UUID, *, since: datetime) -> Reads: ...
     async def list_last_reads(self, peer_ids: Sequence[UUID]) -> Mapping[UUID, int]: ...
+
+
+class ReceivedHeads(Protocol):
+    async def list_of(self, peer_id: UUID) -> list[GrantHead]:
+        """Return what a connection's other gateway said, newest first; what contradicted it is left out."""
+
+    async def add(self, peer_id: UUID, signed: SignedGrantHead, *, contradicts: bool) -> bool:
+        """Keep a head, and let go of those that are too many of its kind. Return whether it was not known."""
+
+
+class Sight(Protocol):
+    async def locate(self, resource: str, user_id: UUID, scope: Scope, row_id: UUID) -> Whereabouts: ...
+    async def count(self, resource: str, user_id: UUID, scope: Scope, against: Scope | None) -> Counts | None:
+        """Return how many rows a user sees through each scope; None when counting takes too long: nothing can follow it then."""
+
+
+class AuditRows(Protocol):
+    async def list_page(self, *, wanted: RowFilter, after: RowPlace | None, limit: int) -> list[SealedRow]:
+        """Return rows, newest first."""
+
+    async def list_of_request(self, request_id: UUID) -> list[SealedRow]:
+        """Return what is recorded of one request, oldest first."""
+
+
+class AuditExport(Protocol):
+    """What is stored, as it is stored: nothing here was verified."""
+
+    async def count_rows(self) -> int: ...
+    async def bounds(self) -> Bounds: ...
+    async def list_grant_heads(self, *, after: tuple[UUID, int], limit: int) -> list[SignedGrantHead]: ...
+    async def list_openings(self, *, after: int, through: int, limit: int) -> list[Opening]: ...
+    async def list_rows(self, chain_id: bytes, *, after_seq: int, bounds: Bounds, limit: int) -> list[SealedRow]: ...
+    async def list_heads(
+        self, chain_id: bytes, *, after_seq: int, through_seq: int, bounds: Bounds
+    ) -> list[tuple[Head, bytes]]: ...
+    async def list_month_ends(self, chain_id: bytes, *, after_seq: int, through_seq: int) -> list[SignedMonthEnd]: ...
+    async def list_received(self, *, after: tuple[UUID, int], limit: int) -> list[ReceivedHead]: ...
 
 
 class Seals(Protocol):
@@ -177,7 +228,15 @@ class Transaction(Protocol):
     @property
     def records(self) -> Records: ...
     @property
+    def received_heads(self) -> ReceivedHeads: ...
+    @property
     def seals(self) -> Seals: ...
+    @property
+    def audit_log(self) -> AuditRows: ...
+    @property
+    def audit_export(self) -> AuditExport: ...
+    @property
+    def sight(self) -> Sight: ...
 
     def audit(self, row: AuditRow) -> None: ...
 
