@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test stress bench-enroll lint format proto reference lock tools clean
+.PHONY: help demo test stress bench bench-enroll lint format proto reference lock tools clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ test: .venv/installed ## every test that can run here, and what could not and wh
 
 stress: .venv/installed ## floods, races, kills and rotations in full size, some minutes
 	pytest -m stress tests $(ARGS)
+
+bench: .venv/bench-installed .tools/bin/bench-load ## complete reads against a bare server: .bench/reads.json and a picture
+	python -m tests.benchmarks.bench_reads --plot .bench/reads.png $(ARGS)
 
 bench-enroll: .venv/installed ## enrollments a second against what the same step-ca signs: .bench/enroll.json
 	python -m tests.benchmarks.bench_enroll $(ARGS)
@@ -51,10 +54,12 @@ reference: .venv/installed ## docs/reference/cli.md and scope.md from the CLI an
 
 lock: .tools/uv/bin/uv ## the hashed requirements from every pyproject.toml (ARGS=--upgrade)
 	$(call compile,requirements-dev.in $(MEMBERS:%=%/pyproject.toml) --all-extras,requirements-dev.txt)
+	$(call compile,requirements-bench.in --constraints requirements-dev.txt,requirements-bench.txt)
 	$(foreach image,$(IMAGES),$(call compile,$(image)/pyproject.toml --constraints requirements-dev.txt,$(image)/requirements.txt)$(newline))
 
-tools: ## buf, grpcurl, step and step-ca at the versions of .ci/tool-versions (needs Go)
+tools: ## buf, grpcurl, step and step-ca at the versions of .ci/tool-versions, the client of the benchmark (needs Go)
 	@.ci/tools
+	@$(MAKE) --no-print-directory .tools/bin/bench-load
 
 clean: ## removes the virtual environment, the caches and the data of `mosaic dev`
 	-@[ ! -x .venv/bin/mosaic ] || mosaic dev down
@@ -69,6 +74,14 @@ clean: ## removes the virtual environment, the caches and the data of `mosaic de
 	pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation $(MEMBERS:%=-e %)
 	@touch $@
+
+.venv/bench-installed: requirements-bench.txt .venv/installed
+	pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.txt
+	@touch $@
+
+.tools/bin/bench-load: $(wildcard tests/benchmarks/load/*)
+	@command -v go >/dev/null || { echo "The client of the benchmark is built with Go, and there is no go here." >&2; exit 1; }
+	cd tests/benchmarks/load && CGO_ENABLED=0 go build -o $(CURDIR)/$@ .
 
 .tools/uv/bin/uv: Makefile
 	$(PYTHON) -m venv --clear .tools/uv
