@@ -81,7 +81,6 @@ def test_a_line_is_one_json_object_that_says_who(capfdbinary: pytest.CaptureFixt
         log.logger("test").info("happened", token=TOKEN, rows=3)
     finally:
         structlog.reset_defaults()
-        structlog.contextvars.clear_contextvars()
     [line] = capfdbinary.readouterr().out.splitlines()
     told = json.loads(line)
     assert (told["service"], told["gateway"], told["event"], told["rows"], told["token"]) == (

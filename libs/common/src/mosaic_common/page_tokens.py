@@ -16,6 +16,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final
 from uuid import UUID
@@ -37,6 +38,8 @@ _VERSION: Final = b"\x01"
 _KEY_ID_BYTES: Final = 8
 _SALT_BYTES: Final = 16
 _NONCE_BYTES: Final = 12
+_TOKENS_PER_SALT: Final = 2**20
+_KNOWN_SALTS: Final = 256
 _HEADER_BYTES: Final = len(_VERSION) + _KEY_ID_BYTES
 _CONTENTS: Final = struct.Struct(">qq16sI")
 _KEY_INFO: Final = b"mosaic/federation/page-token/v1"
@@ -76,17 +79,19 @@ class PageTokens:
         if len(key) != KEY_BYTES:
             raise ValueError(f"the page token key must be {KEY_BYTES} bytes")
         self._key: Final = key
-        self._key_id: Final = _derive(key, info=_KEY_ID_INFO, length=_KEY_ID_BYTES)
+        self._header: Final = _VERSION + _derive(key, info=_KEY_ID_INFO, length=_KEY_ID_BYTES)
         self._clock: Final = clock
+        # Deriving a key costs more than the rest of a token, and whoever opens one has mostly just opened another of its salt.
+        self._cipher: Final = lru_cache(maxsize=_KNOWN_SALTS)(self._derive_cipher)
+        self._salt, self._sealed = secrets.token_bytes(_SALT_BYTES), 0
 
     def seal(self, position: PagePosition, binding: PageBinding) -> str:
         """Return a token that opens to this position for the next ten minutes."""
-        header = _VERSION + self._key_id
-        salt, nonce = secrets.token_bytes(_SALT_BYTES), secrets.token_bytes(_NONCE_BYTES)
+        salt, nonce = self._next_salt(), secrets.token_bytes(_NONCE_BYTES)
         expiry_us = _microseconds(self._clock.now() + LIFETIME)
         contents = _CONTENTS.pack(expiry_us, position.updated_at_us, position.row_id.bytes, position.served)
-        sealed = self._cipher(salt).encrypt(nonce, contents, _associated_data(header, binding))
-        return base64.urlsafe_b64encode(header + salt + nonce + sealed).rstrip(b"=").decode()
+        sealed = self._cipher(salt).encrypt(nonce, contents, _associated_data(self._header, binding))
+        return base64.urlsafe_b64encode(self._header + salt + nonce + sealed).rstrip(b"=").decode()
 
     def open(self, unverified_token: str, binding: PageBinding) -> PagePosition:
         """Return the position that the token was made for.
@@ -97,7 +102,7 @@ class PageTokens:
         """
         raw = _parse_base64(unverified_token)
         header, rest = raw[:_HEADER_BYTES], raw[_HEADER_BYTES:]
-        if header != _VERSION + self._key_id:
+        if header != self._header:
             raise _invalid()
         salt, nonce, sealed = rest[:_SALT_BYTES], rest[_SALT_BYTES : _SALT_BYTES + _NONCE_BYTES], rest[_SALT_BYTES + _NONCE_BYTES :]
         try:
@@ -111,8 +116,15 @@ class PageTokens:
             )
         return PagePosition(updated_at_us, UUID(bytes=row_id), served)
 
-    def _cipher(self, salt: bytes) -> AESGCM:
-        # A key of its own per token: under one key random nonces stop being safe after 2³² tokens, weeks of full load.
+    def _next_salt(self) -> bytes:
+        # Random nonces are safe for 2³² tokens under one key (NIST SP 800-38D §8.3), which all replicas together would reach within
+        # weeks: a key of its own for each process, and another one after so many tokens.
+        if self._sealed >= _TOKENS_PER_SALT:
+            self._salt, self._sealed = secrets.token_bytes(_SALT_BYTES), 0
+        self._sealed += 1
+        return self._salt
+
+    def _derive_cipher(self, salt: bytes) -> AESGCM:
         return AESGCM(_derive(self._key, info=_KEY_INFO, length=32, salt=salt))
 
 

@@ -11,7 +11,7 @@ import uvloop
 
 from mosaic_common.log import logger
 from mosaic_common.rpc.health import Health
-from mosaic_common.rpc.memory import give_memory_back
+from mosaic_common.rpc.memory import give_memory_back, settle
 from mosaic_common.rpc.server import GrpcListener
 
 DRAIN_SECONDS: Final = 10.0
@@ -71,6 +71,7 @@ class Application:
             loop.add_signal_handler(number, stopping.set)
         log = logger("application")
         await self.start()
+        settle()
         log.info("started")
         waiting = asyncio.create_task(stopping.wait())
         try:

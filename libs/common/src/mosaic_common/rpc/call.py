@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import math
 import re
 import time
 from collections import Counter
@@ -11,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any, Final, Protocol
 from urllib.parse import unquote
 from uuid import UUID, uuid4
@@ -27,7 +29,9 @@ from mosaic_common.rpc import status
 from mosaic_common.rpc.methods import OUTSIDE, Method
 
 Caller = ServiceIdentity | PeerCertificate | Principal | None
-Behaviour = Callable[[Any, "Call"], Awaitable[Message]]
+# What a handler makes; bytes are a message that it has serialized already, because it had to know its size.
+Answer = Message | bytes
+Behaviour = Callable[[Any, "Call"], Awaitable[Answer]]
 
 FIRST_MESSAGE_SECONDS: Final = 2.0
 MAX_SILENT_PER_CONNECTION: Final = 32
@@ -65,6 +69,8 @@ class Call:
         connection: address with port; names one HTTP/2 connection.
         caller: None on a public listener.
         deadline: event-loop time; already shaved.
+        message_deadline: event-loop time by which its message has to be there.
+        arrived: its message is there.
         recorded: the handler wrote its audit row itself, in its own transaction.
         asked: its message is there and decoded; from then on work may have been done for it.
     """
@@ -79,6 +85,8 @@ class Call:
     caller: Caller = None
     facts: Facts = field(default_factory=Facts)
     recorded: bool = False
+    message_deadline: float = math.inf
+    arrived: bool = False
     asked: bool = False
 
     def remaining_seconds(self) -> float:
@@ -150,10 +158,12 @@ class Wrapper:
         current_call.set(call)
         error: MosaicError
         try:  # 1. status and canonical log line: whatever happens below ends as exactly one of each
-            async with asyncio.timeout_at(call.deadline):  # 2. server deadline
+            # 2. server deadline; until the message is there that of the first message: one timer is cheaper than two
+            async with asyncio.timeout_at(min(call.deadline, call.message_deadline)) as deadline:
                 call.caller = self._authenticate(call, transport)  # 3. allowlist
                 _authorize(call)
                 unverified = await self._first_message(call, messages)  # 4. first-message deadline
+                deadline.reschedule(call.deadline)
                 request = _decode(method, unverified)  # 5. decode
                 call.asked = True
                 response = await self._limited(behaviour, request, call)  # 6. the handler
@@ -164,7 +174,7 @@ class Wrapper:
         except MosaicError as refused:
             error = refused
         except TimeoutError:
-            error = Unavailable(Reason.DEADLINE_EXCEEDED, "The gateway could not answer in time.", layer=Layer.REQUEST)
+            error = _late(call)
         except asyncio.CancelledError:
             self._log_line(call, "CANCELLED")
             if call.asked:
@@ -188,18 +198,18 @@ class Wrapper:
             )
         self._silent[call.connection] += 1
         try:
-            async with asyncio.timeout(FIRST_MESSAGE_SECONDS):
-                return await anext(messages)
-        except TimeoutError:
-            raise Unavailable(Reason.MESSAGE_LATE, "No message came within two seconds.", layer=Layer.REQUEST) from None
+            message = await anext(messages)
         except StopAsyncIteration:
             raise InvalidInput(Reason.MESSAGE_MALFORMED, "The call ended without a message.", layer=Layer.REQUEST) from None
+        else:
+            call.arrived = True
+            return message
         finally:
             self._silent[call.connection] -= 1
             if not self._silent[call.connection]:
                 del self._silent[call.connection]
 
-    async def _limited(self, behaviour: Behaviour, request: Message, call: Call) -> Message:
+    async def _limited(self, behaviour: Behaviour, request: Message, call: Call) -> Answer:
         if self._active >= MAX_ACTIVE:
             raise RateLimited(Reason.RATE_LIMITED, "The gateway is busy.", layer=Layer.RATE, retry_after=timedelta(seconds=1))
         # One peer cannot be all of the load: what is over its share waits at its own side.
@@ -286,13 +296,15 @@ def _begin(method: Method, context: Any) -> tuple[Call, Transport]:
     wanted = context.time_remaining()
     seconds = method.deadline.total_seconds() if wanted is None else min(wanted, method.deadline.total_seconds())
     address, connection = _parse_peer(context.peer())
+    now = loop.time()
     call = Call(
         method=method,
         request_id=uuid4(),
         client_request_id=_UNSAFE.sub("?", metadata.get("x-request-id", "")[:64]),
         source_address=address,
         connection=connection,
-        deadline=loop.time() + seconds - DEADLINE_SHAVE_SECONDS,
+        deadline=now + seconds - DEADLINE_SHAVE_SECONDS,
+        message_deadline=now + FIRST_MESSAGE_SECONDS,
         started_ns=time.monotonic_ns(),
     )
     auth: Mapping[str, list[bytes]] = context.auth_context()
@@ -334,8 +346,8 @@ def _decode(method: Method, unverified: bytes) -> Message:
         ) from None
 
 
-def _encode(response: Message) -> bytes:
-    answer = response.SerializeToString()
+def _encode(response: Answer) -> bytes:
+    answer = response if isinstance(response, bytes) else response.SerializeToString()
     # The library would refuse to send it after we have recorded that it left.
     if len(answer) > MAX_ANSWER_BYTES:
         raise MosaicError(
@@ -347,6 +359,13 @@ def _encode(response: Message) -> bytes:
     return answer
 
 
+def _late(call: Call) -> Unavailable:
+    if not call.arrived and call.message_deadline < call.deadline:
+        return Unavailable(Reason.MESSAGE_LATE, "No message came within two seconds.", layer=Layer.REQUEST)
+    return Unavailable(Reason.DEADLINE_EXCEEDED, "The gateway could not answer in time.", layer=Layer.REQUEST)
+
+
+@lru_cache(maxsize=4096)
 def _parse_peer(peer: str) -> tuple[str, str]:
     """Split ``ipv4:127.0.0.1:5000`` or ``ipv6:%5B::1%5D:5000`` into address and connection."""
     connection = unquote(peer.partition(":")[2])

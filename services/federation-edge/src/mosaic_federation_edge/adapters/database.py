@@ -65,8 +65,7 @@ class Database:
             asyncpg.PostgresError: what the database answered.
             Unavailable: no answer; nobody knows whether the statement ran.
         """
-        async with self._pool.connection() as connection:
-            rows: Sequence[Sequence[Any]] = await connection.fetch(statement, *arguments)
+        rows: Sequence[Sequence[Any]] = await self._pool.fetch(statement, *arguments)
         return rows
 
     async def verify_schema(self) -> None:

@@ -12,6 +12,7 @@ from mosaic_common.decision import Allowed, Denied, GrantView, Presented, Verb, 
 from mosaic_common.errors import InvalidInput, Layer, NotFound, Reason, Unavailable, Violation
 from mosaic_common.identity import PeerCertificate
 from mosaic_common.page_tokens import PageBinding, PagePosition, PageTokens, QueryHasher
+from mosaic_common.resources import REGISTRY
 from mosaic_common.rpc.call import Call
 from mosaic_common.scope import parse_scope_json
 
@@ -20,8 +21,8 @@ from mosaic_federation_edge.api.rows import add_hits, add_rows, fitting_rows, se
 from mosaic_federation_edge.domain.grant_limits import GrantLimits
 from mosaic_federation_edge.domain.grant_views import NEGATIVE_MAX_AGE_SECONDS, GrantViews
 from mosaic_federation_edge.domain.limits import SEARCH_WEIGHT
-from mosaic_federation_edge.domain.pages import cut_page
-from mosaic_federation_edge.domain.reads import Grantee, GrantReads, Keyset, Visibility
+from mosaic_federation_edge.domain.pages import MAX_PAGE_BYTES, Cut, cut_page
+from mosaic_federation_edge.domain.reads import Grantee, GrantReads, Keyset, Row, Visibility
 from mosaic_federation_edge.domain.row_id import parse_row_id
 from mosaic_federation_edge.domain.search import parse_search
 
@@ -60,12 +61,13 @@ class FederationServicer:
         self._clock: Final = clock
         self._gateway: Final = gateway
         self._limits: Final = limits
+        self._list_hashes: Final = {name: hasher.hash(Verb.LIST, (name,)) for name in REGISTRY}
 
-    async def ListResources(self, request: pb.ListResourcesRequest, call: Call) -> pb.ListResourcesResponse:
+    async def ListResources(self, request: pb.ListResourcesRequest, call: Call) -> bytes:
         allowed, certificate = await self._allowed(call, Verb.LIST, [request.resource], request.page_size)
         resource, page_size = request.resource, allowed.page_size
         _require_known_order(request.order)
-        query_hash = call.facts.query_hash = self._hasher.hash(Verb.LIST, (resource,))
+        query_hash = call.facts.query_hash = self._list_hashes[resource]
         binding = PageBinding(certificate.grant_id, certificate.fingerprint, Verb.LIST, query_hash, _NEWEST_FIRST)
         position = self._tokens.open(request.page_token, binding) if request.page_token else None
         served = position.served if position else 0
@@ -79,19 +81,29 @@ class FederationServicer:
         )
 
         response = pb.ListResourcesResponse(source=self._gateway)
-        page = min(len(read.rows), page_size, read.budget)
-        add_rows(response.resources, read.rows[:page], resource, self._gateway)
-        cut = cut_page(
-            found=read.found, page_size=page_size, budget=read.budget, fitting=fitting_rows(response, response.resources)
-        )
+        _add_audit_head(response, allowed.grant)
+        due = read.rows[: min(page_size, read.budget)]
+        add_rows(response.resources, due, resource, self._gateway)
+        cut = cut_page(found=read.found, page_size=page_size, budget=read.budget, fitting=len(due))
+        answer = self._end_page(response, cut, read.rows, served, binding)
+        if len(answer) > MAX_PAGE_BYTES:
+            # Seldom: to know the size of a message costs as much as to serialize it, so it is done once where it fits.
+            fitting = fitting_rows(response, response.resources)
+            cut = cut_page(found=read.found, page_size=page_size, budget=read.budget, fitting=fitting)
+            answer = self._end_page(response, cut, read.rows, served, binding)
+        call.facts.result_count = cut.rows
+        return answer
+
+    def _end_page(
+        self, response: pb.ListResourcesResponse, cut: Cut, rows: Sequence[Row], served: int, binding: PageBinding
+    ) -> bytes:
+        """Cut the page, say where it goes on, and serialize it."""
         del response.resources[cut.rows :]
         response.truncated = cut.truncated
         if cut.has_next:
-            last = read.rows[cut.rows - 1]
+            last = rows[cut.rows - 1]
             response.next_page_token = self._tokens.seal(PagePosition(last[1], UUID(last[0]), served + cut.rows), binding)
-        call.facts.result_count = cut.rows
-        _add_audit_head(response, allowed.grant)
-        return response
+        return response.SerializeToString()
 
     async def GetCapabilities(self, _request: pb.GetCapabilitiesRequest, call: Call) -> pb.GetCapabilitiesResponse:
         allowed, certificate = await self._allowed(call, Verb.CAPABILITIES, [])
