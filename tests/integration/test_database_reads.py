@@ -359,6 +359,40 @@ def blocks_of_large_texts(edge: psycopg.Connection[dict[str, Any]], superuser: p
     return int(row[0])
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_get_costs_the_same_however_many_rows_there_are(
+    rows: Rows, inbound: psycopg.Connection[dict[str, Any]], module_database: Database, is_there: bool
+) -> None:
+    """By the row's key: 20,000 further rows of the subject's own and of their team are not looked through for it."""
+    subject = rows.user()
+    team = rows.team(subject)
+    insert = """INSERT INTO public.tasks (owner_id, team_id, updated_at, title, description, status)
+        SELECT %s, CASE WHEN n %% 2 = 0 THEN %s::uuid END, now(), '', '', '' FROM generate_series(1, 20000) n"""
+    rows.owner.execute(insert, (subject, team))
+    rows.owner.execute("VACUUM ANALYZE public.tasks")
+    asked = rows.resource("tasks", subject, team) if is_there else uuid4()
+    for scope in (
+        {"resources": ["tasks"], "max_rows_per_query": 10},
+        {"resources": ["tasks"], "filters": {"tasks": {"include_teams": [str(team)]}}, "max_rows_per_query": 10},
+    ):
+        grant = rows.grant(subject, scope)
+        with module_database.connect_superuser() as superuser:
+            before = index_entries(inbound, superuser)
+            assert (get_row(inbound, grant, asked)["visibility"] == "visible") is is_there
+            assert index_entries(inbound, superuser) - before <= 4
+
+
+def index_entries(edge: psycopg.Connection[dict[str, Any]], superuser: psycopg.Connection) -> int:
+    """Entries of the indexes of tasks that were read, since the database is there."""
+    edge.execute("SELECT pg_stat_force_next_flush()")
+    superuser.execute("SELECT pg_stat_clear_snapshot()")
+    row = superuser.execute(
+        "SELECT sum(idx_tup_read)::bigint FROM pg_stat_user_indexes WHERE relid = 'public.tasks'::regclass"
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 def test_the_edge_ends_its_pages_where_the_database_does() -> None:
     """One bound: a page that the database gave whole is at most cut by what the messages add."""
     assert PAGE_BYTES == MAX_PAGE_BYTES == MIB

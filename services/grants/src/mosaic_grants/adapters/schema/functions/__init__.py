@@ -14,7 +14,16 @@ from mosaic_grants.adapters.schema.functions import columns, templates
 from mosaic_grants.adapters.schema.functions.columns import PAGE_BYTES
 from mosaic_grants.adapters.schema.functions.searches import search_parts
 from mosaic_grants.adapters.schema.functions.templates import part
-from mosaic_grants.adapters.schema.functions.visibility import DATED, filtered, included, native, page_of, rows_of, shown
+from mosaic_grants.adapters.schema.functions.visibility import (
+    DATED,
+    filtered,
+    found_rows,
+    included,
+    native,
+    page_of,
+    rows_of,
+    shown,
+)
 from mosaic_grants.adapters.schema.names import AUDIT_DEFINER, READ_DEFINER, SCHEMA
 
 __all__ = ["AUDIT_COLUMNS", "PAGE_BYTES", "Function", "render_functions"]
@@ -222,9 +231,11 @@ def _row(resource: Resource) -> dict[str, str]:
 
 
 def _row_by_id(resource: Resource) -> str:
-    one_row = rows_of(resource.table, "t.id", "t.id = row_id", DATED)
+    one_row = found_rows("asked")
     return part(
         "row_by_id",
+        table=resource.table,
+        dated=DATED,
         native=indent(native(one_row), " " * 8),
         included=included(spaces=4),
         filtered=indent(filtered(one_row), " " * 8),
