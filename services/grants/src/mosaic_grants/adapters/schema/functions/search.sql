@@ -1,4 +1,4 @@
--- The rows of {table} that a live grant shows and that match a search, best first, then newest first, then by id.
+-- The rows of {table} that a live grant shows and that match a search, best first, then newest first, then by id (of rows equally near, by id).
 --
 -- query: words as for a web search{embedding_comment}.
 -- rank: higher is better, comparable within one answer. snippet: words around the matches, each between ** and **; null without a query.

@@ -9,7 +9,7 @@ from typing import Final
 
 from mosaic_grants.adapters.schema.functions.templates import part
 
-DATED: Final = "t.updated_at > '-infinity' AND t.updated_at < timestamptz '10000-01-01 00:00:00+00'"
+DATED: Final = "t.updated_at >= timestamptz '0001-01-01 00:00:00+00' AND t.updated_at < timestamptz '10000-01-01 00:00:00+00'"
 """A time that has an int64; a row without one is shown by no list, and so by nothing else."""
 
 _UNION: Final = "\nUNION ALL\n"

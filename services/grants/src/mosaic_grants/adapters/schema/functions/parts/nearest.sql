@@ -43,11 +43,12 @@
                 SELECT c.* FROM (
                     SELECT t.updated_at, t.id, t.{column} OPERATOR(public.<=>) direction AS distance
                     FROM {table} t
-                    WHERE {dated} AND EXISTS (
+                    WHERE t.{column} IS NOT NULL AND {dated} AND EXISTS (
 {this_row}
                     )
                     ORDER BY t.{column} OPERATOR(public.<=>) direction LIMIT near
                 ) c
+                WHERE c.distance <= 2
                 ORDER BY c.distance, c.id
             ) n;
         END IF;

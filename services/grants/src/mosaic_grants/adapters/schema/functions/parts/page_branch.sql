@@ -4,5 +4,5 @@
  ORDER BY t.id LIMIT wanted)
 UNION ALL
 (SELECT t.updated_at, t.id FROM {table} t
- WHERE {visible} AND t.updated_at < before AND t.updated_at > '-infinity'
+ WHERE {visible} AND t.updated_at < before AND t.updated_at >= timestamptz '0001-01-01 00:00:00+00'
  ORDER BY t.updated_at DESC, t.id LIMIT wanted)
