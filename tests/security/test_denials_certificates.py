@@ -1,4 +1,6 @@
-"""The denial table for certificates, grants, peers and subjects: each row, as the peer hears it and as the auditor reads it.
+"""The denial table for certificates and handshakes: each row, as the peer hears it and as the auditor reads it.
+
+What the ledger says of grant, peer, certificate and subject, and what is asked, is test_denials_reads.py's.
 
 The certificates are signed by the gateway's own federation authority, so that nothing but the check under test stands in the way.
 """
@@ -34,7 +36,6 @@ from mosaic_federation_edge.api.handshakes import Handshakes
 from tests.support import authorities as lies
 from tests.support.answers import refused_bytes
 from tests.support.authorities import Lie, LyingAuthority, new_key
-from tests.support.clock import FakeClock
 from tests.support.forgeries import forge, forged_peer
 from tests.support.gateway import Gateway
 from tests.support.health import serving
@@ -279,90 +280,12 @@ def on_grant(assignments: str) -> Callable[[Offer], None]:
     return lambda offer: offer.gateway.execute(statement, offer.grant_id)
 
 
-def on_peer(assignments: str) -> Callable[[Offer], None]:
-    statement = (
-        f"UPDATE federation.federation_peers SET {assignments}"
-        " WHERE id = (SELECT peer_id FROM federation.federation_grants WHERE id = %s)"
-    )
-    return lambda offer: offer.gateway.execute(statement, offer.grant_id)
-
-
 def on_certificate(assignments: str) -> Callable[[Offer], None]:
     statement = f"UPDATE federation.federation_certificates SET {assignments} WHERE grant_id = %s"
     return lambda offer: offer.gateway.execute(statement, offer.grant_id)
 
 
-def on_subject(statement: str) -> Callable[[Offer], None]:
-    return lambda offer: offer.gateway.execute(statement, offer.subject)
-
-
 revoke_grant = on_grant("status = 'revoked', revoked_at = now()")
-
-
-@pytest.mark.parametrize(
-    ("change", "code", "reason", "layer", "told"),
-    [
-        pytest.param(revoke_grant, PERMISSION_DENIED, "GRANT_NOT_ACTIVE", "grant", "revoked", id="grant revoked"),
-        pytest.param(
-            on_grant("expires_at = now()"), PERMISSION_DENIED, "GRANT_NOT_ACTIVE", "grant", "expired", id="grant's time is over"
-        ),
-        pytest.param(
-            on_grant("status = 'expired'"), PERMISSION_DENIED, "GRANT_NOT_ACTIVE", "grant", "expired", id="grant marked expired"
-        ),
-        pytest.param(on_peer("state = 'suspended'"), PERMISSION_DENIED, "PEER_NOT_ACTIVE", "peer", None, id="peer suspended"),
-        pytest.param(
-            on_peer("state = 'revoked', revoked_at = now()"), PERMISSION_DENIED, "PEER_NOT_ACTIVE", "peer", None, id="peer revoked"
-        ),
-        pytest.param(
-            on_certificate("state = 'revoked', revoked_at = now()"),
-            *(UNAUTHENTICATED, "CERTIFICATE_REVOKED", "certificate", None),
-            id="certificate revoked",
-        ),
-        pytest.param(
-            on_certificate("state = 'superseded', superseded_at = now() - interval '24 hours 1 second'"),
-            *(UNAUTHENTICATED, "CERTIFICATE_REVOKED", "certificate", None),
-            id="certificate superseded more than a day ago",
-        ),
-        pytest.param(
-            on_certificate("not_after = now() - interval '1 second'"),
-            *(UNAUTHENTICATED, NOT_ACCEPTED, "certificate", None),
-            id="certificate expired",
-        ),
-        pytest.param(
-            on_subject("UPDATE public.users SET active = false WHERE id = %s"),
-            *(PERMISSION_DENIED, "SUBJECT_INACTIVE", "subject", None),
-            id="subject disabled",
-        ),
-        pytest.param(
-            on_subject("DELETE FROM public.users WHERE id = %s"),
-            *(PERMISSION_DENIED, "SUBJECT_INACTIVE", "subject", None),
-            id="subject gone",
-        ),
-    ],
-)
-async def test_a_change_is_in_force_for_the_next_answer(
-    work: Gateway,
-    replica: Replica,
-    change: Callable[[Offer], None],
-    code: grpc.StatusCode,
-    reason: str,
-    layer: str,
-    told: str | None,
-) -> None:
-    """Once it has committed, the very next call on a connection that was answered a moment ago is refused, by the database.
-
-    An edge that first hears of the grant now decides the same from the ledger's word, and the peer cannot tell the two apart.
-    """
-    live = await Enrolled.make(work)
-    assert (await live.peer.list("tasks")).source == "work"
-    change(live.offer)
-
-    for ask in (list_tasks, capabilities):
-        refused = await refusal(ask(live.peer))
-        row = assert_refused(work, refused, code, reason, layer, grant_id=live.offer.grant_id, subject_user_id=live.offer.subject)
-        assert row["peer_id"] is not None
-        assert refused.metadata.get("grant_status") == told
-        assert await refused_bytes(ask(live.peer)) == await refused_bytes(ask(replica.again(live.peer)))
 
 
 async def test_a_narrower_scope_is_in_force_for_the_next_answer(work: Gateway) -> None:
@@ -382,16 +305,6 @@ async def test_a_superseded_certificate_is_good_for_a_day(work: Gateway, replica
     on_certificate("state = 'superseded', superseded_at = now() - interval '23 hours 59 minutes'")(live.offer)
     for peer in (live.peer, replica.again(live.peer)):
         assert (await peer.list("tasks")).source == "work"
-
-
-async def test_a_certificate_expires_on_an_open_connection(work: Gateway, enrolled: Enrolled) -> None:
-    """The handshake looked at the dates once; every call looks again, so that a connection does not outlive its certificate."""
-    now, offer = datetime.now(UTC), enrolled.offer
-    expiring = forged_peer(work, offer.grant_id, offer.subject, lies.with_not_after(now + timedelta(minutes=2)))
-    # Not later: the database records nothing that lies more than 5 minutes ahead.
-    async with replica_of(work, FakeClock(now + timedelta(minutes=3))) as later:
-        refused = await refusal(later.again(expiring).list("tasks"))
-        assert_refused(work, refused, UNAUTHENTICATED, NOT_ACCEPTED, "certificate", grant_id=None)
 
 
 # ── what the handshake refuses ────────────────────────────────────────────────────────────────────────────────────────────────────

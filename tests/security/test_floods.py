@@ -6,11 +6,11 @@ small form runs in every test run; `make stress` sends more, longer, to every li
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
 import pytest
+from google.protobuf.message import Message
 from mosaic.federation.v1 import federation_pb2, query_pb2
 from mosaic_cli.dev.embedded import EmbeddedValkey
 from mosaic_common.auth import Role
@@ -19,9 +19,11 @@ from mosaic_common.identity import EDGE_INBOUND, EDGE_OUTBOUND, ENROLLMENT, GRAN
 from tests.support.attacked import HonestCaller, ServiceProcess, attacked, memory_peak, until
 from tests.support.floods import Flood, Kind, Target, send
 from tests.support.gateway import Gateway
+from tests.support.peers import PeerClient, refusal
 from tests.support.postgres import PostgresServer
 
 SAME, OTHER = "127.0.0.1", "127.0.0.2"
+LIST_RESOURCES: Final = "/mosaic.federation.v1.FederationService/ListResources"
 USERS: Final = ("maya@example.com", "noor@example.com", "sam@example.com")
 
 # Measured: 40-220 MiB above idle while a flood runs, 20-80 MiB once memory has been given back, which does not grow from flood to
@@ -93,39 +95,44 @@ class Door:
 
 
 @pytest.fixture(scope="module")
-async def doors(
+async def work(
     postgres_server: PostgresServer, valkey: EmbeddedValkey, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[dict[str, Door]]:
-    """A gateway with two honest peers, two honest users and an operator; the attacker is a third of each."""
-    folder = tmp_path_factory.mktemp("floods")
+) -> AsyncIterator[Gateway]:
+    """Prepared, with its users; not started."""
     with postgres_server.fresh() as database:
-        gateway = Gateway("work", folder, database, valkey)
+        gateway = Gateway("work", tmp_path_factory.mktemp("floods"), database, valkey)
         gateway.prepare()
-        ids = [uuid4() for _ in USERS]
-        for user_id, email in zip(ids, USERS, strict=True):
-            gateway.execute("INSERT INTO public.users (id, email, name, active) VALUES (%s, %s, 'User', true)", user_id, email)
-        async with attacked(gateway) as processes:
-            enroll = _Site(gateway, "public", ENROLLMENT, "/mosaic.enrollment.v1.EnrollmentService/Enroll").target()
-            grants = _Site(gateway, "operator", GRANTS, "/mosaic.grants.v1.GrantService/ListGrants")
-            inbound = _Site(gateway, "public", EDGE_INBOUND, "/mosaic.federation.v1.FederationService/ListResources")
-            outbound = _Site(gateway, "user", EDGE_OUTBOUND, "/mosaic.federation.v1.QueryService/Query")
-            operator = grants.target(metadata=dict(gateway.operator_metadata(Role.READ)))
-            peers = [await inbound.peer(name, folder) for name in ("honest", "other", "attacker")]
-            users = [outbound.target(metadata=dict(gateway.user_metadata(user_id))) for user_id in ids]
-            request = federation_pb2.ListResourcesRequest(resource="tasks").SerializeToString()
-            query = query_pb2.QueryRequest(verb=federation_pb2.VERB_LIST, resources=["tasks"], source="local").SerializeToString()
-            made = {
-                # Answered by grants, so that the whole way is tried.
-                ENROLLMENT: ((enroll, enroll), enroll, enroll, b"", "REQUEST_INVALID"),
-                GRANTS: ((operator, operator), grants.target(), operator, b"", "OK"),
-                EDGE_INBOUND: ((peers[0], peers[1]), peers[2], peers[2], request, "OK"),
-                EDGE_OUTBOUND: ((users[0], users[1]), outbound.target(), users[2], query, "OK"),
-            }
-            found = {}
-            for identity, (honest, stranger, insider, message, answer) in made.items():
-                door = Door(processes[identity], honest, stranger, insider, message, frozenset({answer}), 0.0, 0)
-                found[identity] = await _idle(door)
-            yield found
+        for email in USERS:
+            gateway.execute("INSERT INTO public.users (id, email, name, active) VALUES (%s, %s, 'User', true)", uuid4(), email)
+        yield gateway
+
+
+@pytest.fixture(scope="module")
+async def doors(work: Gateway) -> AsyncIterator[dict[str, Door]]:
+    """A gateway with two honest peers, two honest users and an operator; the attacker is a third of each."""
+    async with attacked(work) as processes:
+        enroll = _Site(work, "public", ENROLLMENT, "/mosaic.enrollment.v1.EnrollmentService/Enroll").target()
+        grants = _Site(work, "operator", GRANTS, "/mosaic.grants.v1.GrantService/ListGrants")
+        inbound = _Site(work, "public", EDGE_INBOUND, LIST_RESOURCES)
+        outbound = _Site(work, "user", EDGE_OUTBOUND, "/mosaic.federation.v1.QueryService/Query")
+        operator = grants.target(metadata=dict(work.operator_metadata(Role.READ)))
+        peers = [await inbound.peer(name) for name in ("honest", "other", "attacker")]
+        ids = [user_id for (user_id,) in work.rows("SELECT id FROM public.users")]
+        users = [outbound.target(metadata=dict(work.user_metadata(user_id))) for user_id in ids]
+        request = federation_pb2.ListResourcesRequest(resource="tasks").SerializeToString()
+        query = query_pb2.QueryRequest(verb=federation_pb2.VERB_LIST, resources=["tasks"], source="local").SerializeToString()
+        made = {
+            # Answered by grants, so that the whole way is tried.
+            ENROLLMENT: ((enroll, enroll), enroll, enroll, b"", "REQUEST_INVALID"),
+            GRANTS: ((operator, operator), grants.target(), operator, b"", "OK"),
+            EDGE_INBOUND: ((peers[0], peers[1]), peers[2], peers[2], request, "OK"),
+            EDGE_OUTBOUND: ((users[0], users[1]), outbound.target(), users[2], query, "OK"),
+        }
+        found = {}
+        for identity, (honest, stranger, insider, message, answer) in made.items():
+            door = Door(processes[identity], honest, stranger, insider, message, frozenset({answer}), 0.0, 0)
+            found[identity] = await _idle(door)
+        yield found
 
 
 async def _idle(door: Door) -> Door:
@@ -150,9 +157,11 @@ class _Site:
         root = str(self.gateway.pki / OPERATOR / "service-root.pem")
         return Target(host, int(port), name, root, self.path, certificate, key, metadata)
 
-    async def peer(self, name: str, folder: Path) -> Target:
-        client = await self.gateway.enroll(user=USERS[0], peer=name)
-        certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
+    async def peer(self, name: str) -> Target:
+        return self.target_of(name, await self.gateway.enroll(user=USERS[0], peer=name))
+
+    def target_of(self, name: str, client: PeerClient) -> Target:
+        certificate, key = self.gateway.folder / f"{name}.pem", self.gateway.folder / f"{name}.key"
         certificate.write_bytes(client.chain)
         key.write_bytes(client.key)
         return self.target(certificate=str(certificate), key=str(key))
@@ -202,3 +211,63 @@ async def test_an_honest_caller_loses_no_call_under_stress(
     """The same for floods of minutes, of every kind, at every listener."""
     listener, flood = case
     await _flooded(doors[listener], flood, request)
+
+
+# ── a peer whose grant is revoked, and who goes on asking ─────────────────────────────────────────────────────────────────────────
+
+SEARCHES: Final = federation_pb2.SearchResourcesRequest(resources=["tasks", "notes", "memory"], query="lighthouse")
+GETS: Final = federation_pb2.GetResourceRequest(resource="tasks", id="00000000-0000-4000-8000-000000000000")
+COUNTED_SECONDS: Final = 10.0
+
+
+async def _revoked_flood(work: Gateway, door: Door, method: str, message: Message, seconds: float) -> None:
+    name = f"revoked-{method.lower()}-{seconds:.0f}"
+    peer = await work.enroll(user=USERS[0], peer=name)
+    assert await peer.list("tasks")
+    work.execute("UPDATE federation.federation_grants SET status = 'revoked', revoked_at = now() WHERE id = %s", peer.grant_id)
+    site = _Site(work, "public", EDGE_INBOUND, LIST_RESOURCES.replace("ListResources", method))
+    flood = Flood(Kind.CALLS, connections=4, streams=16, seconds=seconds, message=message.SerializeToString().hex())
+
+    async with door.caller(SAME) as same, door.caller(OTHER) as other:
+        report = await send(site.target_of(name, peer), flood)
+        answered = len(same.latencies), len(other.latencies)
+        assert await until(lambda: len(same.latencies) > answered[0] and len(other.latencies) > answered[1], RECOVERY_SECONDS)
+    assert (same.lost, other.lost) == ([], [])
+    assert min(answered) >= MIN_ANSWERED
+    assert report.ended_by_server > 100 * seconds, "there was a flood at all"
+
+    def refused() -> list[tuple[str, str, int, int]]:
+        return work.rows(
+            "SELECT outcome, denied_reason, sum(repeated)::bigint, sum(result_count)::bigint FROM federation.federation_audit_log"
+            " WHERE event = 'read' AND grant_id = %s AND outcome <> 'allowed' GROUP BY 1, 2",
+            peer.grant_id,
+        )
+
+    # Those that were under way when the flood ended may be on record as given up.
+    assert await until(lambda: sum(count for *_, count, _ in refused()) >= report.ended_by_server, COUNTED_SECONDS)
+    found = refused()
+    assert {(outcome, reason) for outcome, reason, *_ in found} <= {
+        ("denied", "GRANT_NOT_ACTIVE"),
+        ("denied", "RATE_LIMITED"),
+        ("error", "CALL_CANCELLED"),
+    }
+    assert sum(rows for *_, rows in found) == 0
+    assert sum(count for *_, count, _ in found) <= report.streams
+    assert (await refusal(peer.list("tasks"))).reason in {"GRANT_NOT_ACTIVE", "RATE_LIMITED"}
+
+
+@pytest.mark.parametrize(("method", "message"), [("GetResource", GETS), ("SearchResources", SEARCHES)])
+async def test_a_revoked_peer_costs_the_others_nothing(
+    work: Gateway, doors: dict[str, Door], method: str, message: Message
+) -> None:
+    """Whoever goes on asking after its grant has ended hears so each time, and each time is on record; nobody else waits."""
+    await _revoked_flood(work, doors[EDGE_INBOUND], method, message, 2.0)
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize(("method", "message"), [("GetResource", GETS), ("SearchResources", SEARCHES)])
+async def test_a_revoked_peer_costs_the_others_nothing_for_half_a_minute(
+    work: Gateway, doors: dict[str, Door], method: str, message: Message
+) -> None:
+    """The same for 30 seconds."""
+    await _revoked_flood(work, doors[EDGE_INBOUND], method, message, 30.0)

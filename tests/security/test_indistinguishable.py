@@ -1,20 +1,30 @@
 """Answers that must not tell a stranger what there is: equal to the byte, but for the request id."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from uuid import uuid4
+from uuid import UUID, uuid4
 
+import mosaic_grants.app
+import mosaic_grants.config
 import pytest
 from mosaic.enrollment.v1 import enrollment_pb2
 from mosaic.federation.v1 import federation_pb2
+from mosaic.grants.v1 import ledger_pb2, ledger_pb2_grpc
+from mosaic_cli.dev.embedded import EmbeddedValkey
+from mosaic_common.config import load
+from mosaic_common.identity import EDGE_INBOUND, GRANTS, OPERATOR
 from mosaic_common.tokens import EnrollmentToken
 
 from tests.support.answers import refused_bytes
 from tests.support.forgeries import forged_peer
 from tests.support.gateway import Gateway
+from tests.support.health import serving
 from tests.support.offers import Offer
 from tests.support.peers import PeerClient, Redemption, refusal
+from tests.support.postgres import PostgresServer
+from tests.support.rows import Rows
+from tests.support.statements import StatementRelay
 
 
 def list_tasks(peer: PeerClient) -> Awaitable[object]:
@@ -65,6 +75,48 @@ async def test_a_pending_grant_looks_like_none(work: Gateway, ask: Callable[[Pee
     assert b"GRANT_NOT_ACTIVE" in of_nobody
     assert await refused_bytes(ask(forged_peer(work, offer.grant_id, offer.subject))) == of_nobody
     assert await refused_bytes(ask(forged_peer(work, offer.grant_id, uuid4()))) == of_nobody
+
+
+@pytest.fixture(scope="module")
+async def heard_grants(
+    postgres_server: PostgresServer, valkey: EmbeddedValkey, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[tuple[Gateway, StatementRelay]]:
+    """A grants service whose every statement is heard."""
+    with postgres_server.fresh() as database:
+        async with StatementRelay.to(database.url("mosaic_grants")) as relay:
+            gateway = Gateway("work", tmp_path_factory.mktemp("heard"), database, valkey)
+            gateway.prepare()
+            config = load(mosaic_grants.config.Config, gateway.environment(GRANTS) | {"DATABASE_URL": relay.url})
+            gateway.instead[GRANTS] = lambda each: mosaic_grants.app.build(config, each.clock)
+            try:
+                await gateway.start(GRANTS)
+                await serving(gateway.internal_channel(GRANTS, caller=OPERATOR), "postgres")
+                yield gateway, relay
+            finally:
+                await gateway.close()
+
+
+async def test_a_pending_grant_costs_what_none_costs(heard_grants: tuple[Gateway, StatementRelay]) -> None:
+    """The edge asks grants once for either, and grants asks the database the same: no time tells them apart."""
+    gateway, relay = heard_grants
+    with gateway.database.connect() as owner:
+        rows = Rows(owner)
+        granted = rows.grant(rows.user())
+        owner.execute("UPDATE federation.federation_grants SET status = 'pending' WHERE id = %s", (granted.id,))
+    resolver = ledger_pb2_grpc.GrantResolverServiceStub(gateway.internal_channel(GRANTS, caller=EDGE_INBOUND))
+
+    async def asked_for(grant_id: UUID) -> list[str]:
+        """Of the ledger, and without what a sweep asked meanwhile: the shortest of several."""
+        heard = []
+        for _ in range(5):
+            with relay.noting() as asked:
+                await resolver.ResolveGrant(ledger_pb2.ResolveGrantRequest(grant_id=str(grant_id)))
+            heard.append([each.text for each in asked.executed if "federation.federation_" in each.text])
+        return min(heard, key=len)
+
+    of_one = await asked_for(granted.id)
+    assert "federation_grants" in str(of_one)
+    assert await asked_for(uuid4()) == of_one
 
 
 async def pending(offer: Offer) -> None:

@@ -11,11 +11,12 @@ async def refused_bytes(call: Any) -> bytes:
     try:
         answer = await call
     except grpc.aio.AioRpcError as error:
-        return _comparable(error)
+        return comparable(error)
     raise AssertionError(f"not refused: {answer}")
 
 
-def _comparable(error: grpc.aio.AioRpcError) -> bytes:
+def comparable(error: grpc.aio.AioRpcError) -> bytes:
+    """All that the client of a refused call can see of it, but for the request id."""
     seen = [repr((error.code(), error.details())).encode()]
     for key, value in (*(error.initial_metadata() or ()), *(error.trailing_metadata() or ())):
         seen += [key.encode(), _without_request_id(value) if isinstance(value, bytes) else value.encode()]

@@ -54,6 +54,7 @@ class Kind(StrEnum):
     MUTE = "connections that say nothing"
     OVERSIZED = "oversized messages"
     UNDECODABLE = "undecodable messages"
+    CALLS = "calls that keep the rules"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,7 @@ class Flood:
         seconds: how long what is held open stays so.
         source: loopback address that it comes from.
         replaced: whether a half-open connection that the server has ended is followed by another.
+        message: of calls that keep the rules, in hexadecimal.
     """
 
     kind: Kind
@@ -95,6 +97,7 @@ class Flood:
     seconds: float = 0.0
     source: str = "127.0.0.1"
     replaced: bool = False
+    message: str = ""
 
 
 @dataclass(slots=True)
@@ -211,6 +214,7 @@ class Attacker:
             Kind.MUTE: self._mute,
             Kind.OVERSIZED: self._oversized,
             Kind.UNDECODABLE: self._undecodable,
+            Kind.CALLS: self._calls,
         }
         if self._flood.kind is Kind.HALF_OPEN:
             await asyncio.gather(*(self._half_open() for _ in range(self._flood.connections)))
@@ -315,6 +319,10 @@ class Attacker:
     async def _undecodable(self, connection: Connection) -> None:
         """Messages that protobuf cannot read."""
         await self._whole(connection, b"\xff" * 200)
+
+    async def _calls(self, connection: Connection) -> None:
+        """What an honest client sends, as fast as it is answered."""
+        await self._whole(connection, bytes.fromhex(self._flood.message))
 
     async def _whole(self, connection: Connection, body: bytes) -> None:
         message = struct.pack(">?I", False, len(body)) + body

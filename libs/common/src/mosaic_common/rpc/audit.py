@@ -37,7 +37,7 @@ def audit_row(
         denied_layer=error.layer if error else None,
         denied_reason=error.recorded_reason if error else None,
         status_code=error.status.code.value if error else 0,
-        result_count=facts.result_count,
+        result_count=0 if error else facts.result_count,
         bytes_out=bytes_out,
         query_hash=facts.query_hash,
         latency_us=(time.monotonic_ns() - call.started_ns) // 1000,

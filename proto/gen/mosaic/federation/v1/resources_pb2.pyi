@@ -18,7 +18,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Resource(_message.Message):
-    """One row. Times are microseconds since the epoch; ids are UUIDs in canonical text."""
+    """One row. Times are microseconds since the epoch; ids are UUIDs in canonical text. A text above 1 MiB is cut and ends with "…"."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

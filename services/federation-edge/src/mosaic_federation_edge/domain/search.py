@@ -5,14 +5,18 @@ then the second of every list: nobody wins by calling his own rows better.
 """
 
 import math
+import re
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from mosaic_common.errors import InvalidInput, Layer, Reason, Violation
 from mosaic_common.resources import MAX_QUERY_CHARACTERS, REGISTRY
+
+MAX_EXCLUSIONS: Final = 32
+_EXCLUSION: Final = re.compile(r"(?<!\w)-")
 
 T = TypeVar("T")
 
@@ -70,6 +74,9 @@ def _text_violations(text: str) -> Iterator[Violation]:
         yield Violation("query", f"must have at most {MAX_QUERY_CHARACTERS} characters")
     if "\0" in text:
         yield Violation("query", "must not hold U+0000")
+    # PostgreSQL counts those that stand before one another on a stack of 32, and speaks of an internal error when it is full.
+    if len(_EXCLUSION.findall(text)) > MAX_EXCLUSIONS:
+        yield Violation("query", f"must exclude at most {MAX_EXCLUSIONS} words")
 
 
 def _embedding_violations(resources: Sequence[str], embedding: Sequence[float]) -> Iterator[Violation]:

@@ -7,6 +7,10 @@ from mosaic_common.resources import Column, ColumnType, Resource
 
 from mosaic_grants.adapters.schema.functions.templates import part
 
+TEXT_BYTES: Final = 1024 * 1024
+"""What one text of an answer may amount to; a longer one is cut and ends with …"""
+_MOST_BYTES_OF_A_CHARACTER: Final = 4
+
 PAGE_BYTES: Final = 1024 * 1024
 """What the texts of one call's rows may amount to together; the edge ends its pages there too."""
 
@@ -28,7 +32,9 @@ def values(resource: Resource) -> str:
 
 def text_bytes(columns: Iterable[Column]) -> str:
     """The length of all their texts that can be of any length; ids and times are not."""
-    return " + ".join(f"coalesce(octet_length({_value(each)}), 0)" for each in columns if each.type is ColumnType.TEXT)
+    return " + ".join(
+        f"coalesce(least(octet_length(t.{each.name}), {TEXT_BYTES}), 0)" for each in columns if each.type is ColumnType.TEXT
+    )
 
 
 def rows(resource: Resource, *, page: str, page_order: str, row_order: str, beside: str = "") -> str:
@@ -71,7 +77,11 @@ def _value(column: Column) -> str:
         otherwise = "NULL" if column.nullable else "0"
         bounds = "timestamptz '0001-01-01 00:00:00+00' AND timestamptz '9999-12-31 23:59:59+00'"
         return f"CASE WHEN {value} BETWEEN {bounds} THEN {_microseconds(value)} ELSE {otherwise} END"
-    return value if column.type is ColumnType.TEXT else f"{value}::text"
+    if column.type is ColumnType.TEXT:
+        # A row that fits into no answer would end every list that comes to it, and anybody in a team can write one.
+        cut = f"left({value}, {TEXT_BYTES // _MOST_BYTES_OF_A_CHARACTER - 1}) || '…'"
+        return f"CASE WHEN octet_length({value}) > {TEXT_BYTES} THEN {cut} ELSE {value} END"
+    return f"{value}::text"
 
 
 def _microseconds(expression: str) -> str:

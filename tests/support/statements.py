@@ -1,0 +1,153 @@
+"""What a service asks of PostgreSQL, written down on the way: every statement, the size of each value, and every round trip.
+
+async with StatementRelay.to(database.url("mosaic_edge_inbound")) as relay:
+    …                       # a service whose DATABASE_URL is relay.url
+    with relay.noting() as asked:
+        await peer.list("tasks")
+    assert asked.reads == [...]
+"""
+
+import asyncio
+import re
+import struct
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Final, Self
+
+_SSL_REQUEST: Final = 80_877_103
+_LENGTH: Final = struct.Struct("!I")
+_READ: Final = re.compile(r"FROM federation\.(\w+)\(")
+_ITS_OWN: Final = ("schema_version", "append_audit")
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """One statement as it was sent.
+
+    Attributes:
+        sizes: of its values, -1 for a null.
+    """
+
+    text: str
+    sizes: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Asked:
+    """What went through while somebody noted it."""
+
+    executed: list[Executed] = field(default_factory=list)
+    round_trips: int = 0
+
+    @property
+    def reads(self) -> list[Executed]:
+        """Without what the service asks for itself: the record that it writes, the schema that it looks after."""
+        return [each for each in self.executed if not any(name in each.text for name in _ITS_OWN)]
+
+    @property
+    def functions(self) -> list[str]:
+        """Names of the read functions that were called, in order."""
+        return [found[1] for each in self.reads if (found := _READ.search(each.text))]
+
+
+@dataclass(slots=True)
+class StatementRelay:
+    """Stands where the service believes the server to be, and passes everything on."""
+
+    upstream: tuple[str, int]
+    url: str = ""
+    _asked: Asked | None = None
+    _relaying: set[asyncio.Task[None]] = field(default_factory=set)
+
+    @classmethod
+    @asynccontextmanager
+    async def to(cls, url: str) -> AsyncIterator[Self]:
+        """Args: url: of the database, postgresql://user:password@host:port/name."""
+        account, _, place = url.rpartition("@")
+        address, _, name = place.partition("/")
+        host, _, port = address.rpartition(":")
+        relay = cls((host, int(port)))
+        server = await asyncio.start_server(relay._begin, "127.0.0.1", 0)
+        relay.url = f"{account}@127.0.0.1:{server.sockets[0].getsockname()[1]}/{name}"
+        try:
+            yield relay
+        finally:
+            server.close()
+            for task in relay._relaying:
+                task.cancel()
+            await asyncio.gather(*relay._relaying, return_exceptions=True)
+
+    @contextmanager
+    def noting(self) -> Iterator[Asked]:
+        """Note what goes through while the block runs; one call at a time, or nobody can tell whose it was."""
+        self._asked = asked = Asked()
+        try:
+            yield asked
+        finally:
+            self._asked = None
+
+    def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._relay(reader, writer))
+        self._relaying.add(task)
+        task.add_done_callback(self._relaying.discard)
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            answers, server = await asyncio.open_connection(*self.upstream)
+            answering = asyncio.create_task(_pass_on(answers, writer))
+            try:
+                await self._ask(reader, server)
+            finally:
+                answering.cancel()
+                for each in (server, writer):
+                    each.transport.abort()
+
+    async def _ask(self, reader: asyncio.StreamReader, server: asyncio.StreamWriter) -> None:
+        while True:  # PostgreSQL, "Message Formats": what comes first has no type
+            opening = await reader.readexactly(_LENGTH.size)
+            opening += await reader.readexactly(_LENGTH.unpack(opening)[0] - _LENGTH.size)
+            server.write(opening)
+            if _LENGTH.unpack_from(opening, _LENGTH.size)[0] != _SSL_REQUEST:
+                break
+        prepared: dict[bytes, str] = {}
+        while True:
+            head = await reader.readexactly(1 + _LENGTH.size)
+            body = await reader.readexactly(_LENGTH.unpack_from(head, 1)[0] - _LENGTH.size)
+            self._note(head[:1], body, prepared)
+            server.write(head + body)
+            await server.drain()
+
+    def _note(self, kind: bytes, body: bytes, prepared: dict[bytes, str]) -> None:
+        asked = self._asked or Asked()
+        if kind == b"P":
+            name, text, _ = body.split(b"\0", 2)
+            prepared[name] = text.decode()
+        elif kind == b"B":
+            _, name, values = body.split(b"\0", 2)
+            asked.executed.append(Executed(prepared[name], _sizes(values)))
+        elif kind == b"Q":
+            asked.executed.append(Executed(body[:-1].decode(), ()))
+        if kind in b"SHQ":  # Sync, Flush, simple query: here the client waits
+            asked.round_trips += 1
+
+
+def _sizes(values: bytes) -> tuple[int, ...]:
+    (formats,) = struct.unpack_from("!h", values)
+    at = 2 + 2 * formats
+    (count,) = struct.unpack_from("!h", values, at)
+    at += 2
+    sizes = []
+    for _ in range(count):
+        (size,) = struct.unpack_from("!i", values, at)
+        sizes.append(size)
+        at += 4 + max(0, size)
+    return tuple(sizes)
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+    writer.transport.abort()
