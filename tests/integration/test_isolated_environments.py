@@ -1,6 +1,7 @@
 """Each image's environment holds its own locked requirements and its own wheels, as its Dockerfile installs them."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -92,6 +93,7 @@ def _serves(python: Path, package: str, identity: str, arguments: tuple[str, ...
             for line in process.stdout:
                 said.append(line)
                 if '"event":"started"' in line:
+                    _verify_leaves_no_core(process.pid)
                     break
             else:
                 pytest.fail("".join(said))
@@ -99,6 +101,12 @@ def _serves(python: Path, package: str, identity: str, arguments: tuple[str, ...
             process.send_signal(signal.SIGTERM)
         rest, _ = process.communicate(timeout=30)
         assert process.returncode == 0, "".join(said) + rest
+
+
+def _verify_leaves_no_core(pid: int) -> None:
+    """What it holds in memory stays off the disk when it crashes, whatever the machine's limits are."""
+    limits = Path(f"/proc/{pid}/limits").read_text()
+    assert re.search(r"^Max core file size +0 +0 ", limits, re.MULTILINE), limits
 
 
 class Elsewhere:

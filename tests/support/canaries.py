@@ -55,6 +55,7 @@ def spellings(secret: bytes) -> Mapping[str, bytes]:
         "decimal": str(int.from_bytes(secret, "big")).encode(),
         "Python's repr": repr(secret)[2:-1].encode(),
         "percent-encoded": quote_from_bytes(secret).encode(),
+        "UTF-16": secret.decode("latin-1").encode("utf-16-le"),
     }
     for before in range(3):
         # In the base64 of something larger it begins at any of three places; what it shares with its neighbours is left out.

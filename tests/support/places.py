@@ -2,10 +2,13 @@
 
 import contextlib
 import os
+import re
 import socket
+import stat
 import threading
+import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +22,8 @@ from psycopg import sql
 SAMPLE_SECONDS: Final = 0.03
 # A process begins as a copy of the one that starts it: its own arguments come a moment later.
 SAMPLES: Final = 10
+PACKED_BYTES: Final = 1024 * 1024
+_PACKED: Final = re.compile(rb"\x1f\x8b\x08|\x78[\x01\x5e\x9c\xda]")
 
 
 class Kind(StrEnum):
@@ -94,6 +99,55 @@ def environments_of(pids: Iterable[int]) -> Iterator[Place]:
     for pid in pids:
         name = Path("/proc", str(pid), "cmdline").read_bytes().replace(b"\x00", b" ").decode()
         yield Place(Kind.ENVIRONMENT, name, Path("/proc", str(pid), "environ").read_bytes())
+
+
+def memory_of(pid: int) -> Iterator[bytes]:
+    """What a process holds in memory that it may write to, region by region."""
+    process = Path("/proc", str(pid))
+    with contextlib.suppress(ProcessLookupError, FileNotFoundError), (process / "mem").open("rb", buffering=0) as memory:
+        for line in (process / "maps").read_text().splitlines():
+            span, rights, *_ = line.split()
+            if rights.startswith("rw"):
+                first, end = (int(each, 16) for each in span.split("-"))
+                with contextlib.suppress(OSError, OverflowError):
+                    memory.seek(first)
+                    yield memory.read(end - first)
+
+
+def open_files_of(gateway: str, pids: Mapping[str, int]) -> Iterator[Place]:
+    """Every regular file that a process or a child of it has open, also one that has no name any more."""
+    for service, parent in pids.items():
+        for pid in (parent, *_children_of(parent)):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                for descriptor in Path("/proc", str(pid), "fd").iterdir():
+                    with contextlib.suppress(FileNotFoundError):
+                        if stat.S_ISREG(descriptor.stat().st_mode):
+                            name = f"{gateway}: opened by {service}: {descriptor.readlink()}"
+                            yield Place(Kind.FILE, name, descriptor.read_bytes())
+
+
+def _children_of(pid: int) -> list[int]:
+    return [int(child) for task in Path("/proc", str(pid), "task").iterdir() for child in (task / "children").read_text().split()]
+
+
+def new_files_in(folder: Path, known: Container[str]) -> Iterator[Place]:
+    """Every file in or below what is in a folder and was not known to be there."""
+    for entry in folder.iterdir():
+        if entry.name in known:
+            continue
+        for path in entry.rglob("*") if entry.is_dir() else (entry,):
+            with contextlib.suppress(OSError):
+                if path.is_file() and not path.is_symlink():
+                    yield Place(Kind.FILE, str(path), path.read_bytes())
+
+
+def unpacked(content: bytes) -> Iterator[bytes]:
+    """What every gzip or zlib stream in it was made of, as far as it goes."""
+    whole = memoryview(content)
+    for start in _PACKED.finditer(content):
+        with contextlib.suppress(zlib.error):
+            packed = whole[start.start() : start.start() + PACKED_BYTES]
+            yield zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(packed, PACKED_BYTES)
 
 
 class ArgumentWatch:

@@ -70,7 +70,7 @@ class Unit(Protocol):
     def kill(self) -> None: ...
 
 
-class _Server:
+class Server:
     """PostgreSQL or Valkey; PostgreSQL's backends die with it, as they do where a machine loses its power."""
 
     def __init__(self, embedded: EmbeddedPostgres | EmbeddedValkey) -> None:
@@ -91,7 +91,7 @@ class _Server:
             time.sleep(0.01)
 
 
-class _Service:
+class Service:
     """A service of a gateway; says nothing of when it is ready."""
 
     def __init__(self, command: Callable[[], Command], lifeline: Lifeline) -> None:
@@ -165,7 +165,7 @@ class Bed:
         """Return once every service of both gateways serves, and what it depends on answers it."""
         asked = [(self.work, service, DEPENDENCIES[service]) for service in SERVICES_OF_WORK] + [(self.home, GRANTS, ("postgres",))]
         async with asyncio.timeout(HEALTHY_SECONDS):
-            await asyncio.gather(*(_serves(gateway, service, dependencies) for gateway, service, dependencies in asked))
+            await asyncio.gather(*(serves(gateway, service, dependencies) for gateway, service, dependencies in asked))
 
     def run(self, name: str, arguments: Sequence[str], *, typed: str) -> CommandRun:
         """Start the command on home's context.
@@ -194,8 +194,8 @@ class Bed:
         return verify_revocation_list(answer.crl_der, answer.chain_der, root_pem=self._step_ca.root.pem, now=self.work.clock.now())
 
 
-async def _serves(gateway: Gateway, service: str, dependencies: Sequence[str]) -> None:
-    client = replace(gateway, _channels=[])
+async def serves(gateway: Gateway, service: str, dependencies: Sequence[str]) -> None:
+    client = replace(gateway, apps={}, _channels=[])
     try:
         channel = client.internal_channel(service, caller=OPERATOR)
         await channel.channel_ready()
@@ -221,17 +221,17 @@ async def running_bed(folder: Path) -> AsyncIterator[Bed]:
             stack.enter_context(server)
         stack.enter_context(valkey)
         work, home = (
-            Gateway(name, folder / name, _migrated(servers[victim]), valkey)
+            Gateway(name, folder / name, migrated(servers[victim]), valkey)
             for name, victim in (("work", Victim.POSTGRES), ("home", Victim.HOME_POSTGRES))
         )
         for gateway in (work, home):
             gateway.prepare()
-        _write_contexts(home)
+        write_contexts(home)
         async with Steps() as steps:
-            units: dict[Victim, Unit] = {victim: _Server(server) for victim, server in servers.items()}
-            units |= {Victim.VALKEY: _Server(valkey), Victim.STEP_CA: step_ca}
-            units |= {victim: _Service(_service(work, victim, steps.asking, step_ca), lifeline) for victim in SERVICES_OF_WORK}
-            units[Victim.HOME_GRANTS] = _Service(_service(home, Victim.HOME_GRANTS, steps.asking, None), lifeline)
+            units: dict[Victim, Unit] = {victim: Server(server) for victim, server in servers.items()}
+            units |= {Victim.VALKEY: Server(valkey), Victim.STEP_CA: step_ca}
+            units |= {victim: Service(_service(work, victim, steps.asking, step_ca), lifeline) for victim in SERVICES_OF_WORK}
+            units[Victim.HOME_GRANTS] = Service(_service(home, Victim.HOME_GRANTS, steps.asking, None), lifeline)
             with home.database.connect() as owner:
                 bed = Bed(work, home, Rows(owner).user(), steps, step_ca, units, lifeline)
             await bed.restore(*SERVICES_OF_WORK, Victim.HOME_GRANTS)
@@ -239,14 +239,14 @@ async def running_bed(folder: Path) -> AsyncIterator[Bed]:
             yield bed
 
 
-def _migrated(server: EmbeddedPostgres) -> Database:
+def migrated(server: EmbeddedPostgres) -> Database:
     database = Database(DATABASE, server.superuser_url_of(DATABASE))
     bootstrap(database.superuser_url, PASSWORDS)
     upgrade(database.url(OWNER))
     return database
 
 
-def _write_contexts(home: Gateway) -> None:
+def write_contexts(home: Gateway) -> None:
     context = Context(
         gateway=home.name,
         operator_address=home.addresses[GRANTS, "operator"],

@@ -22,6 +22,7 @@ Key = tuple[int, bytes]
 """The place of a row in a list."""
 
 PAGE_BYTES: Final = 1024 * 1024
+TEXT_BYTES: Final = 1024 * 1024
 SEARCHED_CHARACTERS: Final = 65_536
 FUSION: Final = 60
 
@@ -64,7 +65,7 @@ class Row:
         for column in REGISTRY[self.resource].returned:
             value = self.columns[column.name]
             if isinstance(value, str):
-                shown[column.name] = value
+                shown[column.name] = cut(value)
             else:
                 shown[f"{column.name}_us"] = _time(value, nullable=column.nullable)
         return shown
@@ -77,7 +78,12 @@ class Row:
     @property
     def text_bytes(self) -> int:
         returned = [self.columns[column.name] for column in REGISTRY[self.resource].returned]
-        return sum(len(value.encode()) for value in returned if isinstance(value, str))
+        return sum(min(len(value.encode()), TEXT_BYTES) for value in returned if isinstance(value, str))
+
+
+def cut(text: str) -> str:
+    """A text above 1 MiB is cut to what has at most as many bytes whatever its letters are, and ends with …"""
+    return text if len(text.encode()) <= TEXT_BYTES else f"{text[: TEXT_BYTES // 4 - 1]}…"
 
 
 def _time(value: str | Moment | None, *, nullable: bool) -> int | None:

@@ -1,4 +1,4 @@
-"""One gateway as a deployment runs it: the door, the ledger and the broker, each replica a process of its own.
+"""One gateway as a deployment runs it: the door, the ledger, the broker and the edge, each replica a process of its own.
 
     gateway.prepare()
     async with replicated(gateway, replicas=2, authority=EmbeddedAuthority(gateway.folder / "ca")) as running:
@@ -20,14 +20,19 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from mosaic_cli.dev.ports import choose_free_ports
-from mosaic_common.identity import CA_BROKER, ENROLLMENT, GRANTS, OPERATOR
+from mosaic_common.identity import CA_BROKER, EDGE_INBOUND, ENROLLMENT, GRANTS, OPERATOR
 
 from tests.support.attacked import COMMANDS, START_SECONDS
 from tests.support.gateway import Gateway
 from tests.support.health import serving
 from tests.support.stepca import StepCaServer
 
-DEPENDENCIES: Final = {CA_BROKER: ("step-ca",), GRANTS: ("postgres", CA_BROKER), ENROLLMENT: (GRANTS, CA_BROKER, "valkey")}
+DEPENDENCIES: Final = {
+    CA_BROKER: ("step-ca",),
+    GRANTS: ("postgres", CA_BROKER),
+    ENROLLMENT: (GRANTS, CA_BROKER, "valkey"),
+    EDGE_INBOUND: (GRANTS, "postgres", "valkey"),
+}
 
 
 class Authority(Protocol):
@@ -94,12 +99,14 @@ class Replica:
 
 
 @contextlib.asynccontextmanager
-async def replicated(gateway: Gateway, *, replicas: int, authority: Authority) -> AsyncIterator[Sequence[Replica]]:
-    """Start the broker of a prepared gateway, and grants and enrollment so many times; return once each reaches what it needs."""
+async def replicated(
+    gateway: Gateway, *, replicas: int, authority: Authority, identities: Sequence[str] = (GRANTS, ENROLLMENT)
+) -> AsyncIterator[Sequence[Replica]]:
+    """Start the broker of a prepared gateway, and each of the others so many times; return once each reaches what it needs."""
     numbered = [gateway, *(_another(gateway) for _ in range(1, replicas))]
     with contextlib.ExitStack() as stack:
         running = [_start(CA_BROKER, gateway, authority, stack)]
-        running += [_start(identity, each, authority, stack) for each in numbered for identity in (GRANTS, ENROLLMENT)]
+        running += [_start(identity, each, authority, stack) for each in numbered for identity in identities]
         try:
             await asyncio.gather(*(_serves(replica) for replica in running))
             yield running
@@ -108,20 +115,20 @@ async def replicated(gateway: Gateway, *, replicas: int, authority: Authority) -
                 await each.close()
 
 
-def doors(running: Sequence[Replica]) -> list[str]:
-    """host:port of every enrollment's public listener."""
-    return [each.gateway.addresses[ENROLLMENT, "public"] for each in running if each.identity == ENROLLMENT]
+def doors(running: Sequence[Replica], identity: str = ENROLLMENT) -> list[str]:
+    """host:port of the public listener of every replica of a service."""
+    return [each.gateway.addresses[identity, "public"] for each in running if each.identity == identity]
 
 
 def _another(gateway: Gateway) -> Gateway:
-    own = [(identity, listener) for identity, listener in gateway.addresses if identity in {GRANTS, ENROLLMENT}]
+    own = [(identity, listener) for identity, listener in gateway.addresses if identity in {GRANTS, ENROLLMENT, EDGE_INBOUND}]
     addresses = {listener: f"127.0.0.1:{port}" for listener, port in zip(own, choose_free_ports(len(own)), strict=True)}
     return replace(gateway, addresses=gateway.addresses | addresses, apps={}, _channels=[])
 
 
 def _start(identity: str, gateway: Gateway, authority: Authority, stack: contextlib.ExitStack) -> Replica:
     environment = gateway.environment(identity)
-    if identity == GRANTS:
+    if "MOSAIC_FEDERATION_ROOT_FILE" in environment:
         environment["MOSAIC_FEDERATION_ROOT_FILE"] = str(authority.root)
     if identity == CA_BROKER:
         del environment["MOSAIC_EMBEDDED_CA_DIR"]

@@ -300,9 +300,13 @@ class TalkativePair:
         yield from self._heard
         for name, monitor in self._monitors:
             yield Place(Kind.MONITOR, name, bytes(monitor.told))
-        services = [each for gateway in self.supervisor.status()["gateways"].values() for each in gateway["services"].values()]
-        yield from environments_of(each["pid"] for each in services if each["pid"])
+        yield from environments_of(pid for gateway in (self.home, self.work) for pid in self.pids(gateway).values())
         yield from files_below(self.folder)
+
+    def pids(self, gateway: Gateway) -> Mapping[str, int]:
+        """Of the services that run, by name."""
+        services = self.supervisor.status()["gateways"][gateway.name]["services"]
+        return {name: service["pid"] for name, service in services.items() if service["pid"]}
 
     def _hear(self, kind: Kind, name: str, content: bytes) -> None:
         self._heard.append(Place(kind, name, content))

@@ -11,7 +11,7 @@ import uvloop
 
 from mosaic_common.log import logger
 from mosaic_common.rpc.health import Health
-from mosaic_common.rpc.memory import give_memory_back, settle
+from mosaic_common.rpc.memory import forbid_core_dumps, give_memory_back, settle
 from mosaic_common.rpc.server import GrpcListener
 
 DRAIN_SECONDS: Final = 10.0
@@ -92,6 +92,8 @@ def serve(build: Callable[[], Application]) -> None:
 
     The composition root runs inside the loop, because a gRPC channel belongs to the loop that it was made in.
     """
+
+    forbid_core_dumps()
 
     async def main() -> None:
         await build().run()

@@ -7,11 +7,24 @@ idle size, of which asking returned two thirds or more within 2 ms.
 import asyncio
 import ctypes
 import gc
+import resource
 from collections.abc import Callable
 from typing import Final
 
 TRIM_SECONDS: Final = 5.0
+_PR_SET_DUMPABLE: Final = 4
 YOUNG_OBJECTS: Final = 10_000
+
+
+def forbid_core_dumps() -> None:
+    """Keep what a process holds in memory only, peers' rows and users' keys among it, off the disk when it crashes.
+
+    The limit alone does not hold where cores are piped to a program (core(5)); a process that is not dumpable has none.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(_PR_SET_DUMPABLE, 0)
 
 
 def settle() -> None:
