@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from mosaic_common.errors import Layer, RateLimited, Reason
 from mosaic_common.identity import ENROLLMENT
+from mosaic_common.shared_counters import CountersUnreachable
 from mosaic_enrollment.adapters.valkey import SPEND_SECONDS, ValkeyCounters
 from mosaic_enrollment.domain.admission import Admission, Limits
-from mosaic_enrollment.domain.budgets import Charge, Counters, CountersUnreachable, Limit
+from mosaic_enrollment.domain.budgets import Charge, Counters, Limit
 from mosaic_enrollment.domain.known_tokens import KnownTokens
 from mosaic_enrollment.domain.local_counters import LocalCounters
 

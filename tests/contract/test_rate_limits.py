@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 from mosaic_common.errors import Layer, RateLimited, Reason
 from mosaic_common.identity import EDGE_INBOUND
+from mosaic_common.shared_counters import CountersUnreachable
 from mosaic_federation_edge.adapters.valkey import TAKE_SECONDS, ValkeyCounters
 from mosaic_federation_edge.domain.charges import (
     FIRST_HORIZONS,
@@ -20,7 +21,6 @@ from mosaic_federation_edge.domain.charges import (
     Answer,
     Charge,
     Counters,
-    CountersUnreachable,
     Pace,
     Refused,
     Taken,

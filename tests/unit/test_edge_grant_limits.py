@@ -13,16 +13,9 @@ from hypothesis import strategies as st
 from mosaic_common.decision import GrantStatus, GrantView, PeerState, RateLimit
 from mosaic_common.errors import Layer, RateLimited, Reason
 from mosaic_common.scope import parse_scope
-from mosaic_federation_edge.adapters.failover import ASK_AGAIN_SECONDS, FailoverCounters
-from mosaic_federation_edge.domain.charges import (
-    HORIZON_US,
-    KEPT_US,
-    STRICT_PART,
-    Answer,
-    Charge,
-    CountersUnreachable,
-    Pace,
-)
+from mosaic_common.shared_counters import ASK_AGAIN_SECONDS, STRICT_PART, CountersUnreachable
+from mosaic_federation_edge.adapters.failover import FailoverCounters
+from mosaic_federation_edge.domain.charges import HORIZON_US, KEPT_US, Answer, Charge, Pace
 from mosaic_federation_edge.domain.grant_limits import GrantLimits
 from mosaic_federation_edge.domain.leases import LEASE_SECONDS, LeasedCounters, most_ahead
 from mosaic_federation_edge.domain.limits import SEARCH_WEIGHT

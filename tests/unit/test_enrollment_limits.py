@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mosaic_common.config import load
 from mosaic_common.errors import ConfigurationError, Layer, MosaicError, RateLimited, Reason, Unavailable
+from mosaic_common.shared_counters import CountersUnreachable
 from mosaic_enrollment.adapters.failover import FailoverCounters
 from mosaic_enrollment.config import Config
 from mosaic_enrollment.domain.admission import Admission, Limits
-from mosaic_enrollment.domain.budgets import Charge, CountersUnreachable, Limit
+from mosaic_enrollment.domain.budgets import Charge, Limit
 from mosaic_enrollment.domain.known_tokens import KnownTokens
 from mosaic_enrollment.domain.local_counters import LocalCounters
 from structlog.testing import capture_logs

@@ -4,12 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from mosaic_common.errors import RateLimited
-from mosaic_common.log import logger
+from mosaic_common.shared_counters import Answering, CountersUnreachable
 
-from mosaic_enrollment.domain.budgets import Charge, Counters, CountersUnreachable
-
-# While the shared counters are silent, one call in so long asks them; all others do not wait for what will not come.
-ASK_AGAIN_SECONDS: Final = 1.0
+from mosaic_enrollment.domain.budgets import Charge, Counters
 
 
 class FailoverCounters:
@@ -22,41 +19,18 @@ class FailoverCounters:
     def __init__(self, shared: Counters, local: Counters, monotonic: Callable[[], float]) -> None:
         self._shared: Final = shared
         self._local: Final = local
-        self._monotonic: Final = monotonic
-        self._silent = False
-        self._ask_again_at = monotonic()
-        self._log: Final = logger("limits")
+        self._answering: Final = Answering(monotonic)
 
     async def spend(self, charges: Sequence[Charge]) -> None:
-        if self._is_asked_now():
+        if self._answering.is_asked_now():
             try:
                 await self._shared.spend(charges)
             except CountersUnreachable as cause:
-                self._fell_silent(cause)
+                self._answering.fell_silent(cause)
             except RateLimited:
-                self._answered()
+                self._answering.answered()
                 raise
             else:
-                self._answered()
+                self._answering.answered()
                 return
         await self._local.spend([charge.strict() for charge in charges])
-
-    def _is_asked_now(self) -> bool:
-        if not self._silent:
-            return True
-        now = self._monotonic()
-        if now < self._ask_again_at:
-            return False
-        self._ask_again_at = now + ASK_AGAIN_SECONDS
-        return True
-
-    def _fell_silent(self, cause: CountersUnreachable) -> None:
-        self._ask_again_at = self._monotonic() + ASK_AGAIN_SECONDS
-        if not self._silent:
-            self._silent = True
-            self._log.warning("limits_held_here", cause=str(cause))
-
-    def _answered(self) -> None:
-        if self._silent:
-            self._silent = False
-            self._log.info("limits_shared_again")

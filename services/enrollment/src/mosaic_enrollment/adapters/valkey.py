@@ -6,12 +6,13 @@ from contextvars import Context
 from typing import Final
 
 from mosaic_common.errors import RateLimited
+from mosaic_common.shared_counters import CountersUnreachable
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from mosaic_enrollment.domain.budgets import MINUTE_US, Charge, CountersUnreachable
+from mosaic_enrollment.domain.budgets import MINUTE_US, Charge
 
 PREFIX: Final = "enrollment:"
 MAX_BATCH: Final = 128

@@ -11,11 +11,10 @@ from datetime import timedelta
 from typing import Final, Protocol, Self
 
 from mosaic_common.errors import Layer, RateLimited, Reason
+from mosaic_common.shared_counters import STRICT_PART
 
 MINUTE_US: Final = 60_000_000
 MAX_PER_MINUTE: Final = MINUTE_US
-# Without counters in common each replica holds this part of a limit: as many as four together give away no more than all of it.
-STRICT_PART: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +68,6 @@ class Charge:
             retry_after=max(timedelta(microseconds=wait_us), self.not_before),
             remedy="Wait as long as the answer says, then send the same request again: nothing of the token is lost.",
         )
-
-
-class CountersUnreachable(Exception):
-    """The counters gave no answer that can be used; the cause says why."""
 
 
 class Counters(Protocol):

@@ -4,13 +4,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from mosaic_common.log import logger
+from mosaic_common.shared_counters import STRICT_PART, Answering, CountersUnreachable
 
-from mosaic_federation_edge.domain.charges import STRICT_PART, Answer, Charge, Counters, CountersUnreachable
+from mosaic_federation_edge.domain.charges import Answer, Charge, Counters
 from mosaic_federation_edge.domain.rate_limit import Rate
-
-# While the shared counters are silent, one call in so long asks them; all others do not wait for what will not come.
-ASK_AGAIN_SECONDS: Final = 1.0
 
 
 class FailoverCounters:
@@ -24,41 +21,18 @@ class FailoverCounters:
     def __init__(self, shared: Counters, local: Counters, monotonic: Callable[[], float]) -> None:
         self._shared: Final = shared
         self._local: Final = local
-        self._monotonic: Final = monotonic
-        self._silent = False
-        self._ask_again_at = monotonic()
-        self._log: Final = logger("limits")
+        self._answering: Final = Answering(monotonic)
 
     async def take(self, charge: Charge, ahead: int) -> Answer:
-        if self._is_asked_now():
+        if self._answering.is_asked_now():
             try:
                 answer = await self._shared.take(charge, ahead)
             except CountersUnreachable as cause:
-                self._fell_silent(cause)
+                self._answering.fell_silent(cause)
             else:
-                self._answered()
+                self._answering.answered()
                 return answer
         return await self._local.take(replace(charge, grant=_strict(charge.grant), peer=_strict(charge.peer)), 0)
-
-    def _is_asked_now(self) -> bool:
-        if not self._silent:
-            return True
-        now = self._monotonic()
-        if now < self._ask_again_at:
-            return False
-        self._ask_again_at = now + ASK_AGAIN_SECONDS
-        return True
-
-    def _fell_silent(self, cause: CountersUnreachable) -> None:
-        self._ask_again_at = self._monotonic() + ASK_AGAIN_SECONDS
-        if not self._silent:
-            self._silent = True
-            self._log.warning("limits_held_here", cause=str(cause))
-
-    def _answered(self) -> None:
-        if self._silent:
-            self._silent = False
-            self._log.info("limits_shared_again")
 
 
 def _strict(rate: Rate) -> Rate:

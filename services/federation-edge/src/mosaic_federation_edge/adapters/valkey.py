@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextvars import Context
 from typing import Final
 
+from mosaic_common.shared_counters import CountersUnreachable
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -17,7 +18,6 @@ from mosaic_federation_edge.domain.charges import (
     MAX_BOOKINGS,
     Answer,
     Charge,
-    CountersUnreachable,
     Pace,
     Refused,
     Taken,

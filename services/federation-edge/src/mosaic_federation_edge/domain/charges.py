@@ -30,8 +30,6 @@ FIRST_HORIZONS: Final = 2
 """So much further ahead reaches a grant that has no booking yet: one that hammers must not keep out the others of its peer."""
 AHEAD_PART: Final = 4
 """Ahead of need goes at most one token of so many that the bucket holds: what is left serves the other replicas."""
-STRICT_PART: Final = 4
-"""Without counters in common each replica holds this part of a limit: as many as four together give away no more than all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +100,6 @@ class Refused:
 
 
 Answer = Taken | Refused
-
-
-class CountersUnreachable(Exception):
-    """The counters gave no answer that can be used; the cause says why."""
 
 
 class Counters(Protocol):
