@@ -91,6 +91,10 @@ class LongText(str):
     def __repr__(self) -> str:
         return f"LongText({self[:9]!r}…{self[-9:]!r}, {len(self.encode())} bytes)"
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """As hypothesis asks whoever it reports."""
+        printer.text(repr(self))
+
 
 _LARGE: Final = st.sampled_from([300_000, 400_000, 524_000, 1_100_000]).flatmap(
     lambda size: st.sampled_from(["boiler " + "y" * size, "repair " * (size // 7), "é" * (size // 2) + " boiler"]).map(LongText)
