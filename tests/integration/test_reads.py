@@ -343,7 +343,7 @@ async def test_a_negative_page_size_is_refused(work: Gateway, many: PeerClient, 
 async def test_pages_end_at_a_mebibyte_but_hold_at_least_one_row(work: Gateway, rows: Rows) -> None:
     """Large rows make more pages, a row above the limit a page of its own; none is lost, none comes twice, none is cut."""
     user = rows.user()
-    sizes = [300_000] * 4 + [2 * MIB] + [600_000, 600_000] + [10] * 3 + [2 * MIB]
+    sizes = [300_000] * 4 + [MIB] + [600_000, 600_000] + [10] * 3 + [MIB]
     bodies = {}
     for age, size in enumerate(sizes):
         note = rows.resource("notes", user, updated_at=NOW - timedelta(hours=age))
