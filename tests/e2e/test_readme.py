@@ -43,7 +43,6 @@ def test_the_readme_works_word_for_word(tmp_path: Path) -> None:
     grant, subject = re.findall(r"\.\$([0-9a-f-]{36})", with_openssl)
     assert grant != subject
     assert with_openssl.count('"task": {') == 2
-    assert re.search(r'^  "source": "work",$', with_openssl, re.MULTILINE), "the answer itself came from work"
-    assert '"auditHead": {' in with_openssl
+    assert re.search(r'^  "source": "work",?$', with_openssl, re.MULTILINE), "the answer itself came from work"
     assert "RESOURCE_NOT_GRANTED" in by_hand
-    assert "VERIFIED" in by_hand.upper() or "holds" in by_hand
+    assert "The record holds." in by_hand
