@@ -584,6 +584,8 @@ async def test_pages_end(asking: Asking, home: Gateway, user: UUID, liars: Path)
 # --- what it costs
 
 ROOM_BYTES: Final = 64 * MIB
+# Eight calls, each with what one message may be, in the library's hands and in ours, and at the liar's end: that is this process too.
+ROOM_OF_EIGHT_BYTES: Final = 256 * MIB
 
 
 def peak_bytes() -> int:
@@ -617,7 +619,7 @@ async def test_what_a_peer_sends_costs_a_bounded_room(
         before = peak_bytes()
         answers = await asyncio.gather(*(asking(user, LIST.query(), seconds=2) for _ in range(8)))
         assert peer.asked > 1
-        assert peak_bytes() - before < ROOM_BYTES
+        assert peak_bytes() - before < ROOM_OF_EIGHT_BYTES
     for answer in answers:
         assert_others_are_there(answer, LIST)
 
