@@ -584,7 +584,7 @@ async def test_pages_end(asking: Asking, home: Gateway, user: UUID, liars: Path)
 # --- what it costs
 
 ROOM_BYTES: Final = 64 * MIB
-# Eight calls, each with what one message may be, in the library's hands and in ours, and at the liar's end: that is this process too.
+# Eight calls, each with what one message may be, in the library's hands and in ours, and at the liar's end, which is here too.
 ROOM_OF_EIGHT_BYTES: Final = 256 * MIB
 
 
