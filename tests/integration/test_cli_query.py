@@ -64,7 +64,7 @@ def hit(**fields: Any) -> SearchHit:
 def test_a_search_asks_for_words_in_several_resources(work: ScriptedGateway) -> None:
     """All of it reaches the gateway as it was written; each hit comes with why it was found."""
     hits = [hit(rank=0.5, snippet="**Oat** milk is in"), hit(rank=0.2, distance=0.25)]
-    work.answer("Query", QueryResponse(hits=hits, sources=[ok("federated:lab", 2)]))
+    work.answer("Query", QueryResponse(hits=hits, sources=[ok("federated:lab", 2, truncated=True)]))
     result = query(work, "tasks", "memory", "--search", '"oat milk" -soy', "--source", "all", "--limit", "7", "-o", "json")
     assert result.exit_code == 0
     asked = work.asked("Query")
@@ -86,6 +86,8 @@ def test_a_search_asks_for_words_in_several_resources(work: ScriptedGateway) -> 
     assert "Oat milk is in" in table
     assert "distance 0.250" in table
     assert "**" not in table
+    assert "there is more" in table
+    assert "row limit" not in table, "it is the page that ends here"
 
 
 def test_an_embedding_comes_from_a_file(work: ScriptedGateway, tmp_path: Path) -> None:

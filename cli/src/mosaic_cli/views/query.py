@@ -97,16 +97,18 @@ def _row_list(found: Sequence[Resource], now: datetime) -> RenderableType:
 
 def _account(answer: QueryResponse) -> RenderableType:
     """What became of every source that was asked."""
-    return Group(*(_source_line(each) for each in answer.sources))
+    # A search has one page, and says so when more matched; a list goes on from page to page until the cap.
+    cut = "there is more" if answer.hits else "cut at the grant's row limit: there is more"
+    return Group(*(_source_line(each, cut) for each in answer.sources))
 
 
-def _source_line(source: SourceResult) -> Text:
+def _source_line(source: SourceResult, cut: str) -> Text:
     counted = f"{source.row_count} row{'' if source.row_count == 1 else 's'}, {source.latency_us / 1000:.0f} ms"
     parts: list[Cell | tuple[str, str]] = [state(state_of(source, "status")), "  ", plain(source.source), "  ", quiet(counted)]
     if source.HasField("age_us"):
         parts.append(f"  as of {length(timedelta(microseconds=source.age_us))} ago")
     if source.truncated:
-        parts.append(("  cut at the grant's row limit: there is more", "yellow"))
+        parts.append((f"  {cut}", "yellow"))
     if source.reason:
         parts.append((f"  {plain(source.reason)}", "red"))
     if source.message:
