@@ -185,7 +185,9 @@ class Edge:
         }
         own = {resource: self.rows.resource(resource, subject, **columns) for resource, columns in texts.items()}
         granted = self.rows.grant(subject, scope)
-        key, chain = forge(self.gateway, granted.id, names or subject, with_not_before(self.gateway.clock.now()), *lies)
+        # A handshake's own clock lags by some milliseconds: "from now on" is sometimes "not valid yet" there.
+        valid_from = with_not_before(self.gateway.clock.now() - timedelta(seconds=1))
+        key, chain = forge(self.gateway, granted.id, names or subject, valid_from, *lies)
         fingerprint = x509.load_pem_x509_certificate(chain).fingerprint(hashes.SHA256())
         self.rows.owner.execute(
             "UPDATE federation.federation_certificates SET fingerprint_sha256 = %s WHERE grant_id = %s", (fingerprint, granted.id)

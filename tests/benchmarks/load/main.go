@@ -16,11 +16,13 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
@@ -50,6 +52,7 @@ type connection struct {
 }
 
 // result has latencies in microseconds and, for whatever failed, how often and why.
+// Refused counts streams that the server refused unseen and that were sent again; their latency counts from the first attempt.
 type result struct {
 	Calls     int            `json:"calls"`
 	Seconds   float64        `json:"seconds"`
@@ -58,6 +61,7 @@ type result struct {
 	P99       float64        `json:"p99_us"`
 	Max       float64        `json:"max_us"`
 	BytesEach float64        `json:"bytes_each"`
+	Refused   int            `json:"refused"`
 	Failures  map[string]int `json:"failures"`
 }
 
@@ -108,7 +112,19 @@ func dial(p plan, c connection) (*caller, error) {
 	return &caller{channel: channel, method: p.Method, headers: headers, requests: c.Requests}, nil
 }
 
-func (c *caller) call() (int, error) {
+// call sends one request, and once more for each time that the server refuses its stream: it has not looked at such a call
+// (RFC 9113, 8.7), and refuses some when one connection keeps many of them. The library itself sends again only once.
+func (c *caller) call() (size, refused int, err error) {
+	for {
+		size, err = c.callOnce()
+		if status.Code(err) != codes.Unavailable || !strings.Contains(status.Convert(err).Message(), "REFUSED_STREAM") {
+			return size, refused, err
+		}
+		refused++
+	}
+}
+
+func (c *caller) callOnce() (int, error) {
 	ctx, cancel := context.WithTimeout(metadata.NewOutgoingContext(context.Background(), c.headers), callTimeout)
 	defer cancel()
 	request := c.requests[c.next.Add(1)%uint64(len(c.requests))]
@@ -124,6 +140,7 @@ func run(callers []*caller, inFlight int, duration time.Duration) result {
 		lock      sync.Mutex
 		latencies []float64
 		bytes     int
+		refusals  int
 		failures  = map[string]int{}
 	)
 	began := time.Now()
@@ -132,13 +149,14 @@ func run(callers []*caller, inFlight int, duration time.Duration) result {
 		group.Go(func() {
 			own := callers[worker%len(callers)]
 			var took []float64
-			received, failed := 0, map[string]int{}
+			received, refused, failed := 0, 0, map[string]int{}
 			for {
 				start := time.Now()
 				if start.After(ends) {
 					break
 				}
-				size, err := own.call()
+				size, again, err := own.call()
+				refused += again
 				if err != nil {
 					failed[status.Code(err).String()+": "+status.Convert(err).Message()]++
 					continue
@@ -150,6 +168,7 @@ func run(callers []*caller, inFlight int, duration time.Duration) result {
 			defer lock.Unlock()
 			latencies = append(latencies, took...)
 			bytes += received
+			refusals += refused
 			for why, count := range failed {
 				failures[why] += count
 			}
@@ -171,6 +190,7 @@ func run(callers []*caller, inFlight int, duration time.Duration) result {
 		P99:       at(0.99),
 		Max:       at(1),
 		BytesEach: float64(bytes) / float64(max(len(latencies), 1)),
+		Refused:   refusals,
 		Failures:  failures,
 	}
 }

@@ -92,6 +92,7 @@ def table(found: Mapping[str, Any]) -> str:
                 f"{name:24}{in_flight:>10}{rate['median']:>10.0f} ± {noise:<3.0%}"
                 + "".join(f"{point[p]['median'] / 1000:>8.2f}" for p in ("p50_us", "p90_us", "p99_us"))
                 + f"{point['server_us']['median']:>11.0f}  {point['bounded_by']}"
+                + (f"; {again:.1%} of streams refused and sent again" if (again := point["refused_share"]) else "")
             )
     lines.append("")
     for name, sizes in found["sizes"].items():
@@ -116,6 +117,7 @@ def _point(rounds: Sequence[Round], server: str, rest: int) -> dict[str, Any]:
         "p90_us": spread([each.p90_us for each in rounds]),
         "p99_us": spread([each.p99_us for each in rounds]),
         "answer_bytes": rounds[0].answer_bytes,
+        "refused_share": round(sum(each.refused for each in rounds) / sum(each.calls for each in rounds), 4),
         "server_us": spread([each.processor_us[server] for each in rounds]),
         "processor_us": _medians([each.processor_us for each in rounds]),
         "cores": cores,
