@@ -21,7 +21,13 @@ demo: .venv/installed ## two gateways, one enrollment, one federated read (ARGS=
 	mosaic dev demo $(ARGS)
 
 test: .venv/installed ## every test that can run here, and what could not and why (ARGS="tests/unit -k scope")
+ifneq ($(strip $(ARGS)),)
 	pytest $(ARGS)
+else
+	@# First whatever does not mind company, then what measures; both are run, whatever the first comes to.
+	pytest -m "not stress and not alone" --numprocesses auto --maxprocesses 4 --dist loadfile; first=$$?; \
+	    pytest -m "alone and not stress" && exit $$first
+endif
 
 stress: .venv/installed ## floods, races, kills and rotations in full size, some minutes
 	pytest -m stress tests $(ARGS)

@@ -12,6 +12,8 @@ import pytest
 from tests.benchmarks.bench_enroll import RATIO_MIN, Round, bounded_by, summary
 from tests.benchmarks.processor_time import CLIENT, OTHERS
 
+pytestmark = pytest.mark.alone
+
 PROCESSES: Final = {"step-ca", "ca-broker", "grants", "enrollment", "postgres", "valkey", CLIENT, OTHERS}
 ROUNDS: Final = 2
 MINUTE: Final = 60.0

@@ -16,6 +16,8 @@ from tests.benchmarks.reads.load import LOAD, LoadMissing, Round, find_binary
 from tests.benchmarks.reads.report import bounded_by, growth, ratios, shortfalls
 from tests.benchmarks.reads.variants import ALL, BARE, LIST, ONE_CONNECTION
 
+pytestmark = pytest.mark.alone
+
 ROOT: Final = Path(__file__).parents[2]
 MINUTE: Final = 60.0
 INBOUND: Final = {"postgres", "valkey", "grants", "edge-inbound", LOAD, CLIENT, OTHERS}

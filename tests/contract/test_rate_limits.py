@@ -32,6 +32,8 @@ from mosaic_federation_edge.domain.rate_limit import Rate
 
 from tests.support.watched_valkey import WatchedValkey
 
+pytestmark = pytest.mark.alone
+
 # Long beside what a test takes, so that the time that really passes changes no answer.
 SLOW = Rate(per_second=0.05, burst=3)
 INTERVAL = timedelta(seconds=20)

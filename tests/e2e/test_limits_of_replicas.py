@@ -22,6 +22,8 @@ from mosaic.grants.v1 import types_pb2
 from tests.support.readers import DELIVERED, Answer, Reader, Record, running_readers
 from tests.support.reading_side import EDGES, Part, ReadingSide, reading_side
 
+pytestmark = pytest.mark.alone
+
 RATE_LIMITED: Final = "RATE_LIMITED"
 SEARCH_WEIGHT: Final = 10
 # Without Valkey each edge gives away this part.

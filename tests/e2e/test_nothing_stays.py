@@ -14,6 +14,8 @@ from typing import Final
 import pytest
 from mosaic_cli.dev.control import ask
 
+pytestmark = pytest.mark.alone
+
 START_SECONDS: Final = 120.0
 GONE_SECONDS: Final = 15.0
 POLL_SECONDS: Final = 0.05

@@ -21,6 +21,8 @@ from tests.support.dev_pair import DevPair, dev_pair
 from tests.support.gateway import TASKS_NOTES_MEMORY, Gateway
 from tests.support.peers import PeerClient, Redeemed, Redemption, refusal
 
+pytestmark = pytest.mark.alone
+
 NOTICED_SECONDS: Final = 5.0
 RECOVERED_SECONDS: Final = 10.0
 ANSWER_SECONDS: Final = 2.0

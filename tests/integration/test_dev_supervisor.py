@@ -29,6 +29,8 @@ from mosaic_common.identity import CA_BROKER, GRANTS
 from tests.support import dev_standins
 from tests.support.dev_standins import plan_stand_ins, stand_in
 
+pytestmark = pytest.mark.alone
+
 GONE_SECONDS = 15.0
 
 

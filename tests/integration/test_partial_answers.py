@@ -28,6 +28,8 @@ from tests.support.gateway import Pair
 from tests.support.lying_peer import LyingPeer
 from tests.support.rows import Rows
 
+pytestmark = pytest.mark.alone
+
 OK, DENIED, TIMEOUT, UNAVAILABLE = (
     query_pb2.SOURCE_STATUS_OK,
     query_pb2.SOURCE_STATUS_DENIED,

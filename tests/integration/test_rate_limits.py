@@ -32,6 +32,8 @@ from tests.support.postgres import PostgresServer
 from tests.support.rows import Rows
 from tests.support.watched_valkey import WatchedValkey
 
+pytestmark = pytest.mark.alone
+
 SECOND: Final = "second replica"
 SLOW: Final = 1
 VIEW_SECONDS: Final = 5

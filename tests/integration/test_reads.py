@@ -596,7 +596,10 @@ async def test_a_row_that_is_not_there_looks_like_one_that_is_not_hers(work: Gat
     ]
 
 
-@pytest.mark.parametrize("unverified", ["", "1", "../etc", str(uuid4()).upper(), f"{uuid4()} ", "{" + str(uuid4()) + "}"])
+@pytest.mark.parametrize(
+    "unverified",
+    ["", "1", "../etc", (canonical := "0a5e0000-beef-4000-8000-000000000001").upper(), f"{canonical} ", f"{{{canonical}}}"],
+)
 async def test_an_id_that_is_none_is_bad_input(work: Gateway, maya: PeerClient, unverified: str) -> None:
     """Only the canonical spelling of a UUID is an id."""
     call = maya.stub.GetResource(pb.GetResourceRequest(resource="tasks", id=unverified))

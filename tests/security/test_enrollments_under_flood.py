@@ -21,6 +21,8 @@ from tests.support.gateway import TASKS_NOTES_MEMORY, Gateway
 from tests.support.peers import Redemption
 from tests.support.postgres import PostgresServer
 
+pytestmark = pytest.mark.alone
+
 USER: Final = "maya@example.com"
 HONEST: Final = 20
 # As long as the honest ones take on a busy machine; a handshake that goes no further is ended by the server after 5 s.

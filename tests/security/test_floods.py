@@ -22,6 +22,8 @@ from tests.support.gateway import Gateway
 from tests.support.peers import PeerClient, refusal
 from tests.support.postgres import PostgresServer
 
+pytestmark = pytest.mark.alone
+
 SAME, OTHER = "127.0.0.1", "127.0.0.2"
 LIST_RESOURCES: Final = "/mosaic.federation.v1.FederationService/ListResources"
 USERS: Final = ("maya@example.com", "noor@example.com", "sam@example.com")

@@ -47,6 +47,8 @@ from tests.support.lying_peer import LyingPeer
 from tests.support.raw_peer import Exchange, RawPeer
 from tests.support.rows import Rows
 
+pytestmark = pytest.mark.alone
+
 OK, DENIED, TIMEOUT, UNAVAILABLE, RATE_LIMITED = (
     query_pb2.SOURCE_STATUS_OK,
     query_pb2.SOURCE_STATUS_DENIED,

@@ -27,6 +27,8 @@ from tests.support.postgres import PostgresServer
 from tests.support.replicas import EmbeddedAuthority, Replica, doors, replicated
 from tests.support.revoking import LOSSES, Holder, Way, life_of
 
+pytestmark = pytest.mark.alone
+
 MEASURED: Final = Path(__file__).parents[2] / ".bench" / "revocations.json"
 MS: Final = 1_000_000
 # What refused is believed for a second; whatever else takes time on a busy machine.
