@@ -135,7 +135,9 @@ def new_files_in(folder: Path, known: Container[str]) -> Iterator[Place]:
     for entry in folder.iterdir():
         if entry.name in known:
             continue
-        for path in entry.rglob("*") if entry.is_dir() else (entry,):
+        # Others on this machine make and remove folders there meanwhile; os.walk passes over what is gone.
+        below = (Path(parent, name) for parent, _, names in os.walk(entry) for name in names)
+        for path in below if entry.is_dir() else (entry,):
             with contextlib.suppress(OSError):
                 if path.is_file() and not path.is_symlink():
                     yield Place(Kind.FILE, str(path), path.read_bytes())
