@@ -270,12 +270,15 @@ async def test_replicas_spend_from_the_same_buckets(subject: Subject) -> None:
     assert sum(isinstance(each, Taken) for each in answers) == 40
 
 
-async def test_what_is_taken_ahead_is_gone_for_the_other_replica(subject: Subject) -> None:
-    """A lease counts at once, is a part of what is there, and none is given by booking."""
-    of_a = charge(Rate(per_second=0.01, burst=41))
+@pytest.mark.parametrize("limited", ["grant", "peer"])
+async def test_what_is_taken_ahead_is_gone_for_the_other_replica(subject: Subject, limited: str) -> None:
+    """A lease counts at once, for its peer's other grants too, is a part of what is there, and none is given by booking."""
+    narrow = Rate(per_second=0.01, burst=41)
+    of_a = charge(narrow) if limited == "grant" else charge(WIDE, narrow)
+    of_b = replace(of_a, grant_id=uuid4()) if limited == "peer" else of_a
     assert await subject.take(of_a, ahead=1000) == Taken(10)
-    await subject.take_all(of_a, 30)
-    await subject.refused(of_a, replica=1)
+    await subject.take_all(of_b, 30)
+    await subject.refused(of_b, replica=1)
     assert await subject.take(replace(of_a, weight=0), ahead=1000) == Taken()
 
 

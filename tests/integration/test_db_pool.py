@@ -123,3 +123,15 @@ async def test_what_cannot_be_encoded_is_a_defect_and_no_outage(pool: Pool) -> N
     with pytest.raises(asyncpg.DataError):
         await pool.fetch("SELECT $1::int", "one")
     await whole(pool)
+
+
+async def test_a_commit_is_on_disk_when_it_is_answered(pool: Pool, database: Database) -> None:
+    """Whatever a role, which may change its own defaults, or the database says about it."""
+    try:
+        with database.connect("mosaic_edge_inbound") as edge:
+            edge.execute("ALTER ROLE mosaic_edge_inbound SET synchronous_commit = off")
+        [row] = await pool.fetch("SELECT current_setting('synchronous_commit')")
+        assert row[0] == "on"
+    finally:
+        with database.connect("mosaic_edge_inbound") as edge:
+            edge.execute("ALTER ROLE mosaic_edge_inbound RESET synchronous_commit")

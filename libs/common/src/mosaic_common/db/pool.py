@@ -51,7 +51,8 @@ class Pool:
             "command_timeout": command_seconds,
             "record_class": record_class,
             "init": prepare,
-            "server_settings": {"application_name": application}
+            # A commit that is answered is on disk. Said by each session, since a role may change its own defaults.
+            "server_settings": {"application_name": application, "synchronous_commit": "on"}
             | ({} if statement_seconds is None else {"statement_timeout": str(round(statement_seconds * 1000))}),
         }
         self._pool: Any = None
