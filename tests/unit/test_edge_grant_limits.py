@@ -118,7 +118,8 @@ def test_never_more_than_the_limit_whoever_calls_where_and_when(
 
     asyncio.run(run())
     for rate, spent in [(peer, log), *((grant, [each for each in log if each[1] == one]) for one in GRANTS)]:
-        held = rate.per_second * KEPT_US / 1e6 + len(GRANTS) * replicas * 2 * most_ahead(grant, peer)
+        # Of the bookings that are kept, the oldest was earned before the span over which they are kept began.
+        held = rate.per_second * KEPT_US / 1e6 + SEARCH_WEIGHT + len(GRANTS) * replicas * 2 * most_ahead(grant, peer)
         for first, (since, _, _) in enumerate(spent):
             total = 0
             for until, _, weight in spent[first:]:
@@ -211,7 +212,7 @@ async def test_a_quiet_grant_takes_nothing_ahead() -> None:
 
 
 async def test_a_busy_grant_finds_its_tokens_in_hand() -> None:
-    """At a thousand calls a second some twenty questions a second, and none of the calls waits for one once it runs."""
+    """At a thousand calls a second some ten questions a second, and none of the calls waits for one once it runs."""
     stopwatch = Stopwatch()
     shared = WatchedCounters(stopwatch)
     limiter = LeasedCounters(shared, stopwatch)
@@ -224,12 +225,13 @@ async def test_a_busy_grant_finds_its_tokens_in_hand() -> None:
         await settled()
         stopwatch.seconds += 0.001
     assert waited < 10
-    assert shared.asked < 80
+    assert shared.asked < 40
 
 
 async def test_a_lease_is_a_small_part_of_the_limit() -> None:
-    """Of what a tenth of a second brings and of the burst; of the grant's and of the peer's."""
-    assert most_ahead(Rate(500, 1000), Rate(1000, 2000)) == 50
+    """Of what a quarter of a second brings and of the burst; of the grant's and of the peer's."""
+    assert most_ahead(Rate(500, 1000), Rate(1000, 2000)) == 62
+    assert most_ahead(Rate(100, 1000), Rate(1000, 2000)) == 25
     assert most_ahead(Rate(500, 160), Rate(1000, 2000)) == 10
     assert most_ahead(Rate(500, 1000), Rate(1000, 16)) == 1
     assert most_ahead(Rate(5, 5), WIDE) == 0

@@ -26,6 +26,7 @@ from mosaic_common.errors import AccessDenied, InvalidInput, Layer, MosaicError,
 from mosaic_common.identity import PeerCertificate, ServiceIdentity
 from mosaic_common.log import logger
 from mosaic_common.rpc import status
+from mosaic_common.rpc.deadlines import Deadlines
 from mosaic_common.rpc.methods import OUTSIDE, Method
 
 Caller = ServiceIdentity | PeerCertificate | Principal | None
@@ -139,6 +140,7 @@ class Wrapper:
         self._active = 0
         self._active_by_peer: Counter[bytes] = Counter()
         self._recording: set[asyncio.Task[MosaicError]] = set()
+        self._deadlines = Deadlines()
         self._log = logger("rpc")
 
     def handler(self, method: Method, behaviour: Behaviour) -> Any:
@@ -148,22 +150,22 @@ class Wrapper:
         comes enters no handler of ours and would end only with the client's own deadline.
         """
 
-        async def serve(messages: AsyncIterator[bytes], context: Any) -> bytes:
-            return await self._serve(method, behaviour, messages, context)
+        async def serve(_messages: AsyncIterator[bytes], context: Any) -> bytes:
+            return await self._serve(method, behaviour, context)
 
         return grpc.stream_unary_rpc_method_handler(serve, request_deserializer=None, response_serializer=None)
 
-    async def _serve(self, method: Method, behaviour: Behaviour, messages: AsyncIterator[bytes], context: Any) -> bytes:
+    async def _serve(self, method: Method, behaviour: Behaviour, context: Any) -> bytes:
         call, transport = _begin(method, context)
         current_call.set(call)
         error: MosaicError
         try:  # 1. status and canonical log line: whatever happens below ends as exactly one of each
-            # 2. server deadline; until the message is there that of the first message: one timer is cheaper than two
-            async with asyncio.timeout_at(min(call.deadline, call.message_deadline)) as deadline:
+            # 2. server deadline; until the message is there, that of the first message
+            with self._deadlines.at(min(call.deadline, call.message_deadline)) as deadline:
                 call.caller = self._authenticate(call, transport)  # 3. allowlist
                 _authorize(call)
-                unverified = await self._first_message(call, messages)  # 4. first-message deadline
-                deadline.reschedule(call.deadline)
+                unverified = await self._first_message(call, context)  # 4. first-message deadline
+                deadline.when = call.deadline
                 request = _decode(method, unverified)  # 5. decode
                 call.asked = True
                 response = await self._limited(behaviour, request, call)  # 6. the handler
@@ -187,7 +189,7 @@ class Wrapper:
         self._log_line(call, status.grpc_code(error).name, error)
         await status.abort(context, error, request_id=str(call.request_id), outside=method.listener in OUTSIDE)
 
-    async def _first_message(self, call: Call, messages: AsyncIterator[bytes]) -> bytes:
+    async def _first_message(self, call: Call, context: Any) -> bytes:
         # Silent calls are counted apart from everything else: they must cost nobody but their own connection.
         if self._silent[call.connection] >= MAX_SILENT_PER_CONNECTION:
             raise RateLimited(
@@ -198,12 +200,12 @@ class Wrapper:
             )
         self._silent[call.connection] += 1
         try:
-            message = await anext(messages)
-        except StopAsyncIteration:
-            raise InvalidInput(Reason.MESSAGE_MALFORMED, "The call ended without a message.", layer=Layer.REQUEST) from None
-        else:
+            # Not from the handler's iterator: a generator that is left before its end is closed by a task of its own.
+            message = await context.read()
+            if message is grpc.aio.EOF:
+                raise InvalidInput(Reason.MESSAGE_MALFORMED, "The call ended without a message.", layer=Layer.REQUEST)
             call.arrived = True
-            return message
+            return bytes(message)
         finally:
             self._silent[call.connection] -= 1
             if not self._silent[call.connection]:
@@ -240,7 +242,7 @@ class Wrapper:
         outcome = Outcome(error, bytes_out, latency_us=(time.monotonic_ns() - call.started_ns) // 1000)
         try:
             # Not under the call's own deadline: a refusal that came because it ran out is recorded too.
-            async with asyncio.timeout(RECORD_SECONDS):
+            with self._deadlines.at(asyncio.get_running_loop().time() + RECORD_SECONDS):
                 await self._recorder.record(call, outcome)
         except Exception as failure:
             self._log.error("audit_not_durable", request_id=str(call.request_id), cause=type(failure).__name__)

@@ -1,7 +1,7 @@
 """Tokens in hand: a call that finds one waits for nobody.
 
 They were taken from the shared buckets before they are given away, so that replicas together never give away more than was there.
-As many are taken ahead as the grant spent lately in a tenth of a second, none for a quiet one. What is not spent within a second is
+As many are taken ahead as the grant spent lately in a quarter of a second, none for a quiet one. What is not spent within a second is
 lost, and comes back to the bucket with time.
 """
 
@@ -18,7 +18,7 @@ from mosaic_federation_edge.domain.charges import Charge, Counters, Refused
 from mosaic_federation_edge.domain.rate_limit import Rate
 
 LEASE_SECONDS: Final = 1.0
-AHEAD_SECONDS: Final = 0.1
+AHEAD_SECONDS: Final = 0.25
 BURST_PART: Final = 16
 MAX_GRANTS: Final = 65_536
 
