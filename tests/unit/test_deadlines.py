@@ -46,24 +46,30 @@ async def test_a_block_ends_when_its_time_has_come(at: At) -> None:
 async def test_what_is_late_already_ends_at_its_first_wait(at: At) -> None:
     """Whatever it does before it waits is done."""
     done = []
-    with pytest.raises(TimeoutError):
+
+    async def work() -> None:
         async with at(now() - 1):
             done.append("before")
             await asyncio.sleep(LONG)
             done.append("after")
+
+    with pytest.raises(TimeoutError):
+        await work()
     assert done == ["before"]
 
 
 @both
 async def test_a_deadline_moves(at: At) -> None:
     """Later lets the block go on, earlier ends it."""
-    async with at(now() + SOON) as move:
-        move(now() + LONG)
-        await asyncio.sleep(SOON + 3 * LOOK_SECONDS)
+
+    async def work(first: float, then: float, seconds: float) -> None:
+        async with at(now() + first) as move:
+            move(now() + then)
+            await asyncio.sleep(seconds)
+
+    await work(SOON, LONG, SOON + 3 * LOOK_SECONDS)
     with pytest.raises(TimeoutError):
-        async with at(now() + LONG) as move:
-            move(now() + SOON)
-            await asyncio.sleep(LONG)
+        await work(LONG, SOON, LONG)
 
 
 @both
