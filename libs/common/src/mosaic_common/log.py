@@ -30,8 +30,8 @@ _SECRET_SHAPE: Final = re.compile(
 )
 _SHORTEST_SECRET: Final = 43
 _MARKED: Final = re.compile(r"-----BEGIN|eyJ|token=|://")
-# Fields of a served call's line that hold words of our own code and nothing else: they need not be searched.
-_OUR_WORDS: Final = frozenset({"event", "component", "method", "code", "reason", "layer"})
+# Fields of a served call's line that hold words of our own code or ids, and nothing else: they need not be searched.
+_OUR_WORDS: Final = frozenset({"event", "component", "method", "code", "reason", "layer", "request_id", "grant_id"})
 _LEVELS: Final = {"warn": "warning", "exception": "error"}
 REDACTED: Final = "[redacted]"
 
@@ -75,7 +75,10 @@ class _Line:
     def __call__(self, logger: object, method: str, event: MutableMapping[str, Any]) -> bytes:
         if "exc_info" in event:
             event = structlog.processors.format_exc_info(logger, method, event)
-        line = {name: value if name in _OUR_WORDS else redact(value, name) for name, value in event.items()}
+        line = {
+            name: value if value is None or type(value) is int or name in _OUR_WORDS else redact(value, name)
+            for name, value in event.items()
+        }
         line |= self._who
         line["level"] = _LEVELS.get(method, method)
         line["timestamp"] = datetime.now(UTC)
