@@ -60,6 +60,7 @@ MAX_TEXT: Final = 64
 
 _VERSION: Final = b"\x01"
 _INTEGER_LENGTH: Final = b"\x00\x00\x00\x08"
+_UUID_LENGTH: Final = b"\x00\x00\x00\x10"
 _NULL: Final = b"\xff\xff\xff\xff"
 _OPENING: Final = b"mosaic-audit-open-v1\0"
 _HEAD: Final = b"mosaic-audit-head-v1\0"
@@ -205,7 +206,7 @@ class Chain:
 
     def after(self, last: SealedRow) -> "Chain":
         """The chain once this row of it is written."""
-        return replace(self, seq=last.seq, head=last.hash, time_us=last.row.time_us)
+        return Chain(self.chain_id, last.seq, last.hash, last.row.time_us)
 
 
 def row_hash(prev_hash: bytes, row: AuditRow, chain_id: bytes, seq: int) -> bytes:
@@ -215,43 +216,49 @@ def row_hash(prev_hash: bytes, row: AuditRow, chain_id: bytes, seq: int) -> byte
 
 def canonical_row(row: AuditRow, chain_id: bytes, seq: int) -> bytes:
     """The bytes that are hashed: exactly what the row says, nothing repaired."""
-    columns = (
-        row.request_id,
-        row.time_us,
-        row.event,
-        row.actor,
-        row.source_address,
-        row.peer_id,
-        row.grant_id,
-        row.subject_user_id,
-        row.token_id,
-        row.verb,
-        row.resource,
-        row.outcome,
-        row.denied_layer,
-        row.denied_reason,
-        row.status_code,
-        row.result_count,
-        row.bytes_out,
-        row.query_hash,
-        row.latency_us,
-        row.repeated,
-        chain_id,
-        seq,
+    return b"".join(
+        (
+            _VERSION,
+            _uuid(row.request_id),
+            _integer(row.time_us),
+            _text(row.event),
+            _text(row.actor),
+            _text(row.source_address),
+            _uuid(row.peer_id),
+            _uuid(row.grant_id),
+            _uuid(row.subject_user_id),
+            _bytes(row.token_id),
+            _text(row.verb),
+            _text(row.resource),
+            _text(row.outcome),
+            _text(row.denied_layer),
+            _text(row.denied_reason),
+            _integer(row.status_code),
+            _integer(row.result_count),
+            _integer(row.bytes_out),
+            _bytes(row.query_hash),
+            _integer(row.latency_us),
+            _integer(row.repeated),
+            _bytes(chain_id),
+            _integer(seq),
+        )
     )
-    return _VERSION + b"".join(map(_column, columns))
 
 
-def _column(value: UUID | int | str | bytes | None) -> bytes:
-    if value is None:
-        return _NULL
-    if isinstance(value, int):
-        return _INTEGER_LENGTH + value.to_bytes(8, "big", signed=True)
-    if isinstance(value, UUID):
-        value = value.bytes
-    elif isinstance(value, str):
-        value = value.encode()
-    return len(value).to_bytes(4, "big") + value
+def _integer(value: int) -> bytes:
+    return _INTEGER_LENGTH + value.to_bytes(8, "big", signed=True)
+
+
+def _uuid(value: UUID | None) -> bytes:
+    return _NULL if value is None else _UUID_LENGTH + value.bytes
+
+
+def _text(value: str | None) -> bytes:
+    return _NULL if value is None else _bytes(value.encode())
+
+
+def _bytes(value: bytes | None) -> bytes:
+    return _NULL if value is None else len(value).to_bytes(4, "big") + value
 
 
 def _safe(text: str) -> str:
@@ -422,7 +429,7 @@ def _verify_link(row: SealedRow, chain: Chain, position: int) -> None:
         raise ChainBroken(position, due, "the row does not continue the one before it")
     try:
         intact = row.hash == row_hash(chain.head, row.row, row.chain_id, row.seq)
-    except (OverflowError, UnicodeEncodeError):
+    except (OverflowError, UnicodeEncodeError, AttributeError):
         intact = False  # a value that no row can be written with
     if not intact:
         raise ChainBroken(position, due, "the row was altered")

@@ -126,7 +126,11 @@ class Pool:
             except BaseException:
                 self._give_back(connection)
                 raise
-            self._keep(connection)
+            # One statement leaves no transaction open; whether the connection lives is looked at when it is taken.
+            if self._is_closing:
+                self._give_back(connection)
+            else:
+                self._hand_over(connection)
             return rows
         except _NO_ANSWER as error:
             _raise_no_answer(error)

@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Final
 from uuid import UUID
 
+from mosaic.audit.v1.audit_pb2 import GrantAuditHead
 from mosaic.federation.v1 import federation_pb2 as pb
+from mosaic_common.audit_heads import SignedGrantHead
 from mosaic_common.clock import Clock
 from mosaic_common.decision import Allowed, Denied, GrantView, Presented, Verb, decide
 from mosaic_common.errors import InvalidInput, Layer, NotFound, Reason, Unavailable, Violation
@@ -189,15 +192,17 @@ class FederationServicer:
 
 def _add_audit_head(response: _Answer, grant: GrantView) -> None:
     """What this gateway's record of the grant came to, so that the peer can tell when it is rewritten."""
-    signed = grant.audit_head
-    if signed is None:
-        return
-    message = response.audit_head
-    message.grant_id = str(signed.head.grant_id)
-    message.rows = signed.head.rows
-    message.hash = signed.head.hash
-    message.time_us = signed.head.time_us
-    message.signature = signed.signature
+    if grant.audit_head is not None:
+        response.audit_head.CopyFrom(_audit_head(grant.audit_head))
+
+
+@lru_cache(maxsize=1024)
+def _audit_head(signed: SignedGrantHead) -> GrantAuditHead:
+    """The same for every answer until the grant is looked at anew."""
+    head = signed.head
+    return GrantAuditHead(
+        grant_id=str(head.grant_id), rows=head.rows, hash=head.hash, time_us=head.time_us, signature=signed.signature
+    )
 
 
 def _require_known_order(order: int) -> None:

@@ -1,8 +1,8 @@
 """Tokens in hand: a call that finds one waits for nobody.
 
 They were taken from the shared buckets before they are given away, so that replicas together never give away more than was there.
-As many are taken ahead as the grant spent lately in a quarter of a second, none for a quiet one. What is not spent within a second is
-lost, and comes back to the bucket with time.
+As many are taken ahead as the grant spent lately in a quarter of a second, none for a quiet one. What is not spent within a second
+is lost, and comes back to the bucket with time.
 """
 
 import asyncio
