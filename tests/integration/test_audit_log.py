@@ -18,6 +18,7 @@ from mosaic_common.audit_export import ExportBroken
 from mosaic_common.audit_heads import GrantHead
 from mosaic_common.keys import private_pem
 from mosaic_grants.adapters.audit_log import AuditLog
+from mosaic_grants.adapters.audit_rounds import _AWAKE
 from mosaic_grants.adapters.ledger.database import PostgresLedger
 from mosaic_grants.adapters.retention import retain
 from mosaic_grants.adapters.upgrade import _alembic, bootstrap, upgrade
@@ -291,6 +292,53 @@ async def test_only_months_before_the_last_whole_ones_go(bed: AuditBed) -> None:
     assert kinds(await bed.export()) == kinds(before)
 
 
+async def test_a_round_looks_at_what_moved_only(bed: AuditBed) -> None:
+    """However many chains were ever opened: one falls asleep once it is signed for, and wakes up with its next row."""
+    edge, other = await bed.edge(), await bed.edge()
+    with bed.database.connect() as owner:
+        for awake in ([], [1], [1], [1, 2]):
+            if awake:
+                edge.write(bed.read(ONE))
+            if 2 in awake:
+                other.write(bed.read(ONE))
+            assert moved(owner) == awake
+            assert len(await bed.countersign()) == len(awake)
+            assert await bed.countersign() == []
+            assert moved(owner) == []
+        verified(await bed.export())
+        owner.execute(_EMPTY_CHAINS)
+        owner.execute("ANALYZE federation.federation_audit_chains")
+        [plan] = owner.execute(f"EXPLAIN (FORMAT JSON) {_AWAKE}".encode()).fetchall()
+    assert "federation_audit_chains_moved" in str(plan)
+
+
+_EMPTY_CHAINS: Final = """
+    INSERT INTO federation.federation_audit_chains
+           (chain_id, chain_number, writer, opened_at_us, opening_hash, opening_signature, head_hash)
+    SELECT decode(md5(n::text), 'hex'), n + 2, 'edge-inbound', 0, sha256(''), decode(repeat('00', 64), 'hex'), sha256('')
+    FROM generate_series(1, 5000) n"""
+
+
+def moved(owner: psycopg.Connection) -> list[int]:
+    found = owner.execute("SELECT chain_number FROM federation.federation_audit_chains WHERE moved ORDER BY 1").fetchall()
+    return [number for (number,) in found]
+
+
+async def test_a_writer_that_does_not_commit_delays_no_round_and_is_not_forgotten(bed: AuditBed) -> None:
+    """Its chain cannot be put to sleep while it writes; what it commits in the end is countersigned."""
+    bed.clock.advance(datetime.now(UTC) - bed.clock.now())
+    edge, other = await bed.edge(), await bed.edge()
+    edge.write(bed.read(ONE))
+    assert len(await bed.countersign()) == 1
+    with edge.connection.transaction():
+        edge.write(bed.read(ONE))
+        other.write(bed.read(ONE))
+        async with asyncio.timeout(10):
+            assert [each.head.chain_number for each in await bed.countersign()] == [2]
+            assert await bed.countersign() == []
+    assert [(each.head.chain_number, each.head.seq) for each in await bed.countersign()] == [(1, 2)]
+
+
 async def test_no_service_drops_anything(bed: AuditBed) -> None:
     """Neither grants nor an edge can drop a month, or take back what is signed."""
     for role in ("mosaic_grants", "mosaic_edge_inbound"):
@@ -334,6 +382,21 @@ def test_chains_of_the_release_before_go_on(postgres_server: PostgresServer) -> 
     with database.connect() as owner:
         chains = owner.execute("SELECT chain_number, head_time_us FROM federation.federation_audit_chains ORDER BY 1").fetchall()
     assert chains == [(1, 700), (2, None)]
+
+
+def test_chains_of_the_release_before_are_looked_at_once(postgres_server: PostgresServer) -> None:
+    """After the upgrade from 0004 the first round looks at every chain with rows: which of them are signed for, it finds out."""
+    database = postgres_server.unmigrated(f"mosaic_before_moved_{uuid4().hex[:8]}")
+    bootstrap(database.superuser_url, PASSWORDS)
+    engine = create_engine(make_url(database.url("mosaic_owner")).set(drivername="postgresql+psycopg"), poolclass=NullPool)
+    with engine.begin() as connection:
+        command.upgrade(_alembic(connection), "0004")
+        for number in (1, 2):
+            connection.exec_driver_sql(_CHAIN_BEFORE, (bytes([number]) * 16, number, bytes(32), bytes(64), bytes(32)))
+        connection.exec_driver_sql("UPDATE federation.federation_audit_chains SET head_seq = 3 WHERE chain_number = 2")
+    upgrade(database.url("mosaic_owner"))
+    with database.connect() as owner:
+        assert moved(owner) == [2]
 
 
 _CHAIN_BEFORE: Final = """

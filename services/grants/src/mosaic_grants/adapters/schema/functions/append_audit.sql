@@ -55,7 +55,7 @@ BEGIN
         END IF;
         IF written.consecutive THEN
             UPDATE federation.federation_audit_chains c
-            SET head_seq = first_seq + written.amount - 1, head_hash = written.hash, head_time_us = written.time_us
+            SET head_seq = first_seq + written.amount - 1, head_hash = written.hash, head_time_us = written.time_us, moved = true
             WHERE c.chain_id = chain;
             RETURN;
         END IF;
