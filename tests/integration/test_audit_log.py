@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID, uuid4
 
+import asyncpg
 import psycopg
 import pytest
 from alembic import command
-from mosaic_common.audit import HeadSigner
+from mosaic_common.audit import Chain, Event, HeadSigner
 from mosaic_common.audit_export import ExportBroken
 from mosaic_common.audit_heads import GrantHead
 from mosaic_common.keys import private_pem
@@ -23,8 +24,9 @@ from mosaic_grants.adapters.ledger.database import PostgresLedger
 from mosaic_grants.adapters.retention import retain
 from mosaic_grants.adapters.upgrade import _alembic, bootstrap, upgrade
 from sqlalchemy import NullPool, create_engine, make_url
+from structlog.testing import capture_logs
 
-from tests.support.audit_bed import AUDIT_KEY, AuditBed, add_month, kinds, read_row, told_of, verified
+from tests.support.audit_bed import AUDIT_KEY, AuditBed, Edge, add_month, kinds, read_row, told_of, verified
 from tests.support.postgres import PASSWORDS, Database, PostgresServer
 
 NOW: Final = datetime.now(UTC)
@@ -353,12 +355,24 @@ async def test_no_service_drops_anything(bed: AuditBed) -> None:
                     connection.execute(statement.encode())
 
 
+async def test_grants_says_why_its_own_row_was_refused(bed: AuditBed) -> None:
+    """A clock that is days off: what was to be done is not, because it cannot be recorded; the log names clock and bound."""
+    with capture_logs() as logs, pytest.raises(asyncpg.PostgresError):
+        async with bed.ledger.transaction() as tx:
+            tx.audit(bed.read(event=Event.GRANT_CREATED))
+    [cause] = [line["cause"] for line in logs if line["event"] == "audit_rows_refused"]
+    assert cause.startswith(
+        "MF032: the rows are dated more than 5 minutes ahead of the database's clock, or more than a day behind"
+    )
+
+
 async def test_a_row_dated_before_its_chains_last_is_refused(bed: AuditBed) -> None:
     """A broken edge cannot date a row back within its chain: a month's end would cut it at two places."""
+    bed.clock.advance(datetime.now(UTC) - bed.clock.now())
     edge = await bed.edge()
     early, later = bed.read(), bed.read()
     edge.write(later)
-    forged = type(edge)(edge.connection, type(edge.chain)(edge.chain.chain_id, edge.chain.seq, edge.chain.head))
+    forged = Edge(edge.connection, Chain(edge.chain.chain_id, edge.chain.seq, edge.chain.head), edge.database)
     with pytest.raises(psycopg.Error) as refused:
         forged.write(early)
     assert refused.value.sqlstate == "MF032"
