@@ -43,7 +43,19 @@ UNDER_WAY_US: Final = 10_000_000
 
 _UUIDS: Final = frozenset({"request_id", "peer_id", "grant_id", "subject_user_id"})
 _BYTES: Final = frozenset({"token_id", "query_hash", "chain_id", "prev_hash", "hash"})
-_ROW: Final = frozenset({"kind", *(each.name for each in fields(AuditRow)), "chain_id", "seq", "prev_hash", "hash"})
+_INTEGERS: Final = frozenset({"time_us", "status_code", "result_count", "bytes_out", "latency_us", "repeated", "seq"})
+_HEAD: Final = frozenset({"kind", "chain_id", "chain_number", "seq", "hash", "time_us", "signature"})
+_GRANT_HEAD: Final = frozenset({"grant_id", "rows", "hash", "time_us", "signature"})
+_KEYS: Final = {
+    "export": frozenset({"kind", "format", "gateway", "begun_us"}),
+    "grant_head": _GRANT_HEAD | {"kind"},
+    "opening": frozenset({"kind", "chain_id", "chain_number", "writer", "opened_at_us", "opening_hash", "signature"}),
+    "row": frozenset({"kind", *(each.name for each in fields(AuditRow)), "chain_id", "seq", "prev_hash", "hash"}),
+    "month_end": _HEAD | {"ends_us"},
+    "head": _HEAD,
+    "received_head": frozenset({"kind", "peer_id", "connection", "received_at_us", "head"}),
+    "end": frozenset({"kind", "lines"}),
+}
 _AFTER_ALL: Final = 2**63
 
 Record = Mapping[str, Any]
@@ -141,8 +153,8 @@ def peer_heads(lines: Iterable[bytes]) -> Iterator[SignedGrantHead]:
     """Heads that another gateway kept: the lines `received_head` of its export. Raises ExportBroken."""
     for number, record in _records(lines):
         if record["kind"] == "received_head":
-            with _described(number, "received head"):
-                signed = _grant_head(record["head"])
+            with _described(number, record):
+                signed = _told_head(record)
             yield signed
 
 
@@ -236,7 +248,7 @@ class _Verification:
         self._kept: Final = self._sort_peers(peers)
         self._witness: Final = self._sort_witness(witness)
         self._begins: Final[dict[bytes, int]] = {}
-        self._received: Final[dict[str, list[GrantHead]]] = {}
+        self._received: Final[dict[UUID, list[GrantHead]]] = {}
         self._chain: _OpenChain | None = None
 
     def run(self, lines: Iterable[bytes]) -> Account:
@@ -259,7 +271,7 @@ class _Verification:
                     ended = number
                     self._read_end(number, record)
                 case _, kind:
-                    with _described(number, str(kind).replace("_", " ")):
+                    with _described(number, record):
                         read[kind](number, record)
         if ended is None:
             raise ExportBroken("the file ends early: it is cut off, or the export was not finished")
@@ -271,14 +283,17 @@ class _Verification:
     # --- lines
 
     def _read_beginning(self, record: Record) -> None:
-        if record["kind"] != "export" or record.get("format") != FORMAT:
+        told = record.get("format")
+        if record["kind"] != "export" or type(told) is not int or told != FORMAT:
             raise ExportBroken(f"the file does not begin like an export of format {FORMAT}", line=1)
-        with _described(1, "beginning"):
-            self._account.gateway, self._account.begun_us = str(record["gateway"]), _integer(record["begun_us"])
+        with _described(1, record):
+            self._account.gateway, self._account.begun_us = _text(record["gateway"]), _integer(record["begun_us"])
 
     def _read_end(self, number: int, record: Record) -> None:
-        if record.get("lines") != number - 1:
-            raise ExportBroken(f"{number - 1} lines came before the end, which speaks of {record.get('lines')}", line=number)
+        with _described(number, record):
+            told = _integer(record["lines"])
+        if told != number - 1:
+            raise ExportBroken(f"{number - 1} lines came before the end, which speaks of {told}", line=number)
 
     def _read_opening(self, line: int, record: Record) -> None:
         self._end_chain()
@@ -288,6 +303,7 @@ class _Verification:
             problem = f"the chain {due} is missing" if missing else f"the chain {number} stands at the place of chain {due}"
             raise ExportBroken(problem, line=line, chain_number=due)
         chain = Chain.opened(bytes.fromhex(record["chain_id"]), number, _integer(record["opened_at_us"]))
+        _text(record["writer"])
         head = Head(chain.chain_id, number, 0, bytes.fromhex(record["opening_hash"]), _integer(record["opened_at_us"]))
         if head.hash != chain.head:
             raise ExportBroken("the opening of the chain was altered", line=line, chain_number=number, seq=0)
@@ -346,8 +362,9 @@ class _Verification:
 
     def _read_received_head(self, _line: int, record: Record) -> None:
         """Nobody here has the other gateway's key; but it may have contradicted itself."""
-        head, peer = _grant_head(record["head"]).head, str(record["connection"])
-        told = self._received.setdefault(str(record["peer_id"]), [])
+        head, peer = _told_head(record).head, _text(record["connection"])
+        _integer(record["received_at_us"])
+        told = self._received.setdefault(UUID(_text(record["peer_id"])), [])
         same_grant = [each for each in told if each.grant_id == head.grant_id]
         if find_contradiction(same_grant, head) and peer not in self._account.contradicting_peers:
             self._account.contradicting_peers.append(peer)
@@ -497,39 +514,37 @@ def _records(lines: Iterable[bytes]) -> Iterator[tuple[int, Record]]:
             record = orjson.loads(line)
         except ValueError:
             record = None
-        if not isinstance(record, dict) or record.get("kind") not in _KINDS:
+        kind = record.get("kind") if isinstance(record, dict) else None
+        if not isinstance(kind, str) or kind not in _KEYS:
             raise ExportBroken("the line is none of an export", line=number)
         yield number, record
 
 
-_KINDS: Final = frozenset({"export", "grant_head", "opening", "row", "month_end", "head", "received_head", "end"})
-
-
 @contextmanager
-def _described(line: int, what: str) -> Iterator[None]:
+def _described(line: int, record: Record) -> Iterator[None]:
     """Have a line that lacks something, or holds what cannot be, told as that."""
+    what = str(record["kind"]).replace("_", " ")
     try:
+        if record.keys() != _KEYS[record["kind"]]:
+            raise ValueError("values are missing, or were added")
         yield
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ExportBroken(f"the line is no {what}: it was altered, or is cut off", line=line) from error
 
 
 def _row(record: Record) -> SealedRow:
-    if record.keys() != _ROW:
-        raise ValueError("columns are missing, or were added")
     return stored_row({name: _value(name, value) for name, value in record.items() if name != "kind"})
 
 
 def _value(name: str, value: Any) -> Any:
+    """By column, never by what stands there: a number and a text of the same bytes have the same hash."""
     if value is None:
         return None
+    if name in _INTEGERS:
+        return _integer(value)
     if name in _UUIDS:
-        return UUID(value)
-    if name in _BYTES:
-        return bytes.fromhex(value)
-    if isinstance(value, str):
-        return value
-    return _integer(value)
+        return UUID(_text(value))
+    return bytes.fromhex(value) if name in _BYTES else _text(value)
 
 
 def _head(record: Record) -> tuple[Head, bytes]:
@@ -548,6 +563,18 @@ def _place(record: Record) -> tuple[bytes, int, int, bytes]:
 def _grant_head(record: Record) -> SignedGrantHead:
     head = GrantHead(UUID(record["grant_id"]), _integer(record["rows"]), bytes.fromhex(record["hash"]), _integer(record["time_us"]))
     return SignedGrantHead(head, bytes.fromhex(record["signature"]))
+
+
+def _told_head(record: Record) -> SignedGrantHead:
+    if record["head"].keys() != _GRANT_HEAD:
+        raise ValueError("values are missing, or were added")
+    return _grant_head(record["head"])
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("no text")
+    return value
 
 
 def _integer(value: Any) -> int:
