@@ -5,6 +5,7 @@ import os
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -241,8 +242,11 @@ async def test_months_are_dropped_one_after_the_other(bed: AuditBed) -> None:
     with bed.database.connect() as owner:
         add_month(owner, earlier)
     edge = await bed.edge()
-    edge.write(read_row(earlier, ONE), read_row(earlier, ONE))
+    begun = bed.clock.now()
+    bed.clock.advance(earlier - begun)
+    edge.write(bed.read(ONE), bed.read(ONE))
     await bed.countersign()
+    bed.clock.advance(begun - bed.clock.now())
     edge.write(bed.read(ONE))
     await bed.countersign()
     bed.clock.advance(timedelta(minutes=30))
@@ -258,21 +262,93 @@ async def test_months_are_dropped_one_after_the_other(bed: AuditBed) -> None:
 
 
 async def test_a_month_with_a_row_that_came_too_late_stays(bed: AuditBed) -> None:
-    """A row that was written into a month after its end was signed keeps it, until that row too is signed for."""
+    """A row that was written into a month after its end was signed keeps it, until that row too is signed for.
+
+    A round that covered it hours after the month had ended is not excused by that end, so the month goes with the next one.
+    """
     edge = await bed.edge()
     edge.write(bed.read(ONE))
     late = bed.read(ONE)
     await bed.countersign()
-    bed.clock.advance(timedelta(minutes=30))
+    told = told_of(await bed.export())
+    bed.clock.advance(timedelta(hours=20))
     await bed.ledger.close_months()
     edge.write(late)
-    await bed.countersign()
+    signed = await bed.countersign()
+    told += told_of(await bed.export())
     url = bed.database.url("mosaic_owner")
     [refused] = retain(url, 1)
     assert "seq 2" in refused.cause
     await bed.ledger.close_months()
+    [refused] = retain(url, 1)
+    assert "goes together with the next month" in refused.cause
+    # The next month is empty as yet: no chain ends in it.
+    [refused, _] = retain(url, 0)
+    assert (refused.month, "goes together" in refused.cause) == (f"{BEFORE_LAST:%Y-%m}", True)
+
+    edge.write(bed.read(ONE))
+    signed += await bed.countersign()
+    bed.clock.advance(NOW - bed.clock.now())
+    edge.write(bed.read(ONE))
+    await bed.countersign()
+    bed.clock.advance(timedelta(minutes=30))
+    await bed.ledger.close_months()
+    assert retain(url, 0) == ()
+    lines = await bed.export()
+    account = verified(lines, peers=told, witness=[(each.head, each.signature) for each in signed])
+    assert (account.rows, account.peers.too_old, account.witness.held) == (1, 2, 2)
+
+
+async def test_a_round_of_both_months_is_where_a_grant_begins(bed: AuditBed) -> None:
+    """grants did not run over a month's end, and a clock was minutes behind: what the peer was told holds before and after."""
+    edge, slow = await bed.edge(), await bed.edge()
+    told = []
+    edge.write(bed.read(ONE))
+    slow.write(bed.read(ONE))
+    await bed.countersign()
+    told += told_of(await bed.export())
+    behind = bed.clock.now()
+    bed.clock.advance(timedelta(minutes=5))
+    edge.write(bed.read(ONE))
+    slow.write(read_row(behind, ONE), read_row(behind, ONE))
+    await bed.countersign()
+    told += told_of(await bed.export())
+    bed.clock.advance(timedelta(minutes=30))
+    slow.write(bed.read(ONE))
+    await bed.countersign()
+    told += told_of(await bed.export())
+    await bed.ledger.close_months()
+    assert verified(await bed.export(), peers=told).shortened == []
+    assert retain(bed.database.url("mosaic_owner"), 1) == ()
+    account = verified(await bed.export(), peers=told)
+    assert sorted((each.chain_number, each.after_seq) for each in account.shortened) == [(1, 1), (2, 3)]
+    assert (account.peers.too_old, account.peers.held) == (1, 2)
+
+
+async def test_a_chain_whose_rows_lie_in_no_order_keeps_its_months(bed: AuditBed) -> None:
+    """Before time could not go back within a chain, it did: what stays must continue what goes."""
+    edge = await bed.edge()
+    edge.write(replace(bed.read(ONE), time_us=-1), bed.read(ONE))
+    await bed.countersign()
+    bed.clock.advance(timedelta(minutes=30))
+    await bed.ledger.close_months()
+    [refused] = retain(bed.database.url("mosaic_owner"), 1)
+    assert "earlier rows of chain 1 lie in a later month, or in none" in refused.cause
+
+
+async def test_a_row_that_lay_in_no_month_goes_after_an_upgrade(bed: AuditBed) -> None:
+    """A row of a month that nobody had made a partition for keeps what follows it, until the next upgrade makes one."""
+    edge = await bed.edge()
+    edge.write(read_row(BEFORE_LAST - timedelta(days=400), ONE), bed.read(ONE))
+    await bed.countersign()
+    bed.clock.advance(timedelta(minutes=30))
+    await bed.ledger.close_months()
+    url = bed.database.url("mosaic_owner")
+    assert len(retain(url, 1)) == 1
+    upgrade(url)
+    await bed.ledger.close_months()
     assert retain(url, 1) == ()
-    verified(await bed.export())
+    assert verified(await bed.export()).rows == 0
 
 
 async def test_rows_that_nobody_countersigned_stay(bed: AuditBed) -> None:

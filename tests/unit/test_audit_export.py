@@ -1,13 +1,16 @@
 """Verifying an export: what retention excuses, what a line may hold, and how much is said of a record that does not hold."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
+from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
 import pytest
+from mosaic_common.audit import Chain
 from mosaic_common.audit_export import ExportBroken
+from mosaic_common.audit_heads import GrantHead, MonthEnd
 
-from tests.support.written_audit import NOVEMBER, Line, Written, at, export, grant_lines, verified
+from tests.support.written_audit import NOVEMBER, ONE, SIGNER, Line, Written, at, export, grant_lines, plain, verified
 
 
 @pytest.fixture
@@ -22,6 +25,86 @@ def written() -> Written:
     written.row(at(11, 2))
     written.round(at(11, 2, second=1))
     return written
+
+
+class TestRetention:
+    """A month that was dropped is excused, and nothing else is."""
+
+    def test_what_was_dropped_is_excused(self, written: Written) -> None:
+        """Heads of the dropped rows are older than what is kept; the round over both months is where the grant begins."""
+        lines = export(*grant_lines(*written.told[1:]), *written.dropped(written.end(2)))
+        account = verified(lines, peers=written.told, witness=written.witness)
+        assert (account.rows, account.shortened_grants) == (2, 1)
+        assert (account.peers.held, account.peers.too_old) == (2, 1)
+        assert (account.witness.held, account.witness.too_old) == (2, 1)
+
+    def test_chains_may_have_ended_in_different_months(self, written: Written) -> None:
+        """What the later of the ends excuses is excused everywhere: months go with all of their rows."""
+        other = Written(2)
+        other.row(at(9, 30), grant_id=None)
+        other.round(at(9, 30, second=1))
+        other.row(at(11, 3), grant_id=None)
+        other.round(at(11, 3, second=1))
+        ends = written.end(2), other.end(1, at(10, 1, hour=0), at(10, 1))
+        lines = export(*grant_lines(*written.told[1:]), *written.dropped(ends[0]), *other.dropped(ends[1]))
+        account = verified(lines, peers=written.told, witness=[*written.witness, *other.witness])
+        assert [(each.chain_number, each.ends_us) for each in account.shortened] == [(1, NOVEMBER), (2, at(10, 1, hour=0))]
+        assert (account.peers.held, account.peers.too_old) == (2, 1)
+
+    @pytest.mark.parametrize(
+        ("ends_us", "signed_us"),
+        [
+            pytest.param(NOVEMBER + 1, at(11, 2), id="the second moment of a month"),
+            pytest.param(at(11, 2, hour=0), at(11, 3), id="a day's first moment"),
+            pytest.param(at(12, 1, hour=0), at(12, 2), id="the end of a month that is under way"),
+            pytest.param(NOVEMBER, NOVEMBER - 1, id="signed before it ended"),
+        ],
+    )
+    def test_no_other_moment_is_the_end_of_a_month(self, written: Written, ends_us: int, signed_us: int) -> None:
+        """Whoever has the key can sign any; retention drops months that were over."""
+        end = written.end(2, ends_us, signed_us)
+        with pytest.raises(ExportBroken, match="no end of a month that was over") as broken:
+            verified(export(*grant_lines(*written.told[1:]), *written.dropped(end)))
+        assert (broken.value.chain_number, broken.value.seq, broken.value.line) == (1, 2, 5)
+
+    def test_no_row_of_the_month_stands_after_its_end(self, written: Written) -> None:
+        """What is left is younger than what was dropped."""
+        with pytest.raises(ExportBroken, match="older than the month's end") as broken:
+            verified(export(*grant_lines(*written.told), *written.dropped(written.end(1))))
+        assert (broken.value.chain_number, broken.value.seq) == (1, 2)
+
+    def test_a_history_written_anew_with_the_key_is_not_excused(self, written: Written) -> None:
+        """Dressed up as dropped with the last month, and with a head that stands in for it: peer and witness know better."""
+        end = MonthEnd(written.chain.chain_id, 1, 5, bytes(32), NOVEMBER, at(11, 1, hour=1))
+        stands_in = SIGNER.sign_grant_head(GrantHead(ONE, 7, b"\x01" * 32, NOVEMBER + 60_000_000))
+        anew = Written()
+        anew.chain, anew.grant = Chain(end.chain_id, end.seq, end.hash), stands_in.head
+        anew.row(at(11, 4))
+        anew.round(at(11, 4, second=1))
+        [opening, row, head] = anew.lines
+        cut = {"kind": "month_end", **plain(asdict(end)), "signature": SIGNER.sign_month_end(end).signature.hex()}
+        lines = export(*grant_lines(stands_in, *anew.told), opening, cut, row, head)
+        assert verified(lines).shortened_grants == 1  # by itself it holds: that is what the others are for
+        with pytest.raises(ExportBroken, match="the other gateway kept") as broken:
+            verified(lines, peers=written.told[-1:])
+        assert broken.value.grant_id == ONE
+        with pytest.raises(ExportBroken, match="the log of grants kept"):
+            verified(lines, witness=written.witness)
+
+    @pytest.mark.parametrize(("minutes", "holds"), [(9, True), (10, False)])
+    def test_clocks_may_be_minutes_behind(self, minutes: int, holds: bool) -> None:
+        """The last row of a month comes late, and so does the round that covers it; later than that no retention drops it."""
+        written = Written()
+        written.row(NOVEMBER - 1)
+        written.round(NOVEMBER + timedelta(minutes=minutes) // timedelta(microseconds=1))
+        written.row(at(11, 2))
+        written.round(at(11, 2, second=1))
+        lines = export(*grant_lines(*written.told), *written.dropped(written.end(1)))
+        if holds:
+            assert verified(lines, peers=written.told).peers.held == 2
+        else:
+            with pytest.raises(ExportBroken, match="this gateway countersigned"):
+                verified(lines)
 
 
 TEXTS: Final = ("event", "actor", "source_address", "verb", "resource", "outcome", "denied_layer", "denied_reason")

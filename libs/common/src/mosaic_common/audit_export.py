@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, fields
+from datetime import timedelta
 from itertools import groupby
 from typing import Any, Final
 from uuid import UUID
@@ -35,7 +36,7 @@ from mosaic_common.audit import (
     stored_row,
     verify_chain,
 )
-from mosaic_common.audit_heads import GrantHead, MonthEnd, SignedGrantHead, find_contradiction
+from mosaic_common.audit_heads import LATE, GrantHead, MonthEnd, SignedGrantHead, find_contradiction, month_start
 
 FORMAT: Final = 1
 UNDER_WAY_US: Final = 10_000_000
@@ -57,6 +58,7 @@ _KEYS: Final = {
     "end": frozenset({"kind", "lines"}),
 }
 _AFTER_ALL: Final = 2**63
+_LATE_US: Final = LATE // timedelta(microseconds=1)
 
 Record = Mapping[str, Any]
 
@@ -224,12 +226,14 @@ class _OpenChain:
 
     Attributes:
         begins_after: seq after which its rows begin; 0 unless older ones were dropped.
+        begins_us: no row is older; the end of the last month that was dropped.
         waiting: rows since the last countersigned head.
     """
 
     number: int
     at: Chain
     begins_after: int = 0
+    begins_us: int = -(2**63)
     waiting: list[SealedRow] = field(default_factory=list)
 
 
@@ -250,6 +254,8 @@ class _Verification:
         self._begins: Final[dict[bytes, int]] = {}
         self._received: Final[dict[UUID, list[GrantHead]]] = {}
         self._chain: _OpenChain | None = None
+        # What was countersigned before this may have gone with the months that were dropped; nothing later.
+        self._dropped_until_us = -(2**63)
 
     def run(self, lines: Iterable[bytes]) -> Account:
         read = {
@@ -319,6 +325,8 @@ class _Verification:
             raise ExportBroken(
                 broken.problem, line=line, chain_number=chain.number, seq=broken.seq, time_us=row.row.time_us
             ) from None
+        if (problem := _misplaced(row.row, chain)) is not None:
+            raise ExportBroken(problem, line=line, chain_number=chain.number, seq=row.seq, time_us=row.row.time_us)
         chain.at = chain.at.after(row)
         chain.waiting.append(row)
         self._account.rows += 1
@@ -333,9 +341,12 @@ class _Verification:
             raise ExportBroken(str(forged), line=line, chain_number=chain.number, seq=end.seq) from None
         if end.seq > chain.at.seq and chain.at.seq == chain.begins_after and end.chain_id == chain.at.chain_id:
             # Nothing of the chain has come yet: what is signed here is all that is left of the rows before.
+            self._verify_is_months_end(end, chain, line)
             chain.at = Chain(end.chain_id, end.seq, end.hash)
-            chain.begins_after = end.seq
-            self._account.shortened[:] = [each for each in self._account.shortened if each.chain_number != chain.number]
+            chain.begins_after, chain.begins_us = end.seq, end.ends_us
+            self._dropped_until_us = max(self._dropped_until_us, end.ends_us + _LATE_US)
+            if self._account.shortened and self._account.shortened[-1].chain_number == chain.number:
+                self._account.shortened.pop()  # another month of the same chain
             self._account.shortened.append(Shortened(chain.number, end.seq, end.ends_us))
             self._compare_with_witness(chain, line)
         self._verify_place(chain, end, line)
@@ -394,6 +405,18 @@ class _Verification:
         if signed.hash != chain.at.head:
             raise ExportBroken("the chain was rewritten: another head was countersigned here", seq=chain.at.seq, **due)
 
+    def _verify_is_months_end(self, end: MonthEnd, chain: _OpenChain, line: int) -> None:
+        """Retention drops whole months that are over; whoever has the key could sign any moment as the end of one."""
+        is_first_moment = end.ends_us == int(month_start(end.ends_us).timestamp()) * 1_000_000
+        if not is_first_moment or end.ends_us > min(end.time_us, self._account.begun_us):
+            raise ExportBroken(
+                "rows are missing, and what is signed in their place is no end of a month that was over",
+                line=line,
+                chain_number=chain.number,
+                seq=end.seq,
+                time_us=end.time_us,
+            )
+
     def _end_chain(self) -> None:
         chain, self._chain = self._chain, None
         if chain is None:
@@ -426,9 +449,11 @@ class _Verification:
                     self._account.peers.held += by_peer
                 elif by_peer and told.time_us > self._account.last_head_us:
                     self._verify_is_too_new(told)
-                elif by_peer and self._account.shortened and own and told.time_us < own[0].time_us and told.rows < own[0].rows:
+                elif told.time_us >= self._dropped_until_us:
+                    raise self._contradiction(told, by_peer=by_peer)
+                elif by_peer and own and told.time_us < own[0].time_us and told.rows < own[0].rows:
                     earlier.append(told)
-                elif not by_peer and self._account.shortened and told is own[0]:
+                elif not by_peer and told is own[0]:
                     # The rows before it were dropped, and it says, countersigned, what they amounted to.
                     stands = told
                     self._account.shortened_grants += 1
@@ -495,7 +520,7 @@ class _Verification:
 
     def _verify_witness_is_covered(self) -> None:
         for head in sorted(self._witness.values(), key=lambda head: (head.chain_number, head.seq)):
-            if head.seq < self._begins.get(head.chain_id, 0):
+            if head.seq < self._begins.get(head.chain_id, 0) and head.time_us < self._dropped_until_us:
                 self._account.witness.too_old += 1
             elif head.time_us <= self._account.begun_us - UNDER_WAY_US:
                 raise ExportBroken(
@@ -545,6 +570,13 @@ def _value(name: str, value: Any) -> Any:
     if name in _UUIDS:
         return UUID(_text(value))
     return bytes.fromhex(value) if name in _BYTES else _text(value)
+
+
+def _misplaced(row: AuditRow, chain: _OpenChain) -> str | None:
+    """What is wrong with a row, which is whole, standing there."""
+    if row.time_us < chain.begins_us:
+        return "the row is older than the month's end that it follows"
+    return None
 
 
 def _head(record: Record) -> tuple[Head, bytes]:

@@ -2,17 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from itertools import groupby
 from typing import Any, Final
 from uuid import UUID
 
 from mosaic_common.audit import Head, HeadSigner, SignedHead
-from mosaic_common.audit_heads import GrantHead, MonthEnd, month_after, month_start
+from mosaic_common.audit_heads import LATE, GrantHead, MonthEnd, month_after, month_start
 from mosaic_common.clock import Clock
-
-LATE: Final = timedelta(minutes=10)
-"""How long after a month rows of it may still be on their way: a clock may be five minutes behind, and a commit may be repeated."""
 
 # One replica at a time: a grant's history has one order.
 _TAKE_TURN: Final = "SELECT pg_advisory_xact_lock(hashtext('federation_audit_rounds'))"
