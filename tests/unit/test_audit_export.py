@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 from mosaic_common.audit import Chain
-from mosaic_common.audit_export import ExportBroken
+from mosaic_common.audit_export import MOST_BREAKS, ExportBroken
 from mosaic_common.audit_heads import GrantHead, MonthEnd
 
 from tests.support.written_audit import NOVEMBER, ONE, SIGNER, Line, Written, at, export, grant_lines, plain, verified
@@ -192,3 +192,70 @@ class TestLines:
         with pytest.raises(ExportBroken, match="the line is no") as broken:
             verified(lines)
         assert broken.value.line == place + 1
+
+
+class TestBreaks:
+    """Each chain is told of by itself."""
+
+    @pytest.fixture
+    def chains(self) -> list[Written]:
+        chains = []
+        for number in (1, 2, 3, 4):
+            written = Written(number)
+            for day in (2, 3, 4):
+                written.row(at(11, day, second=number), grant_id=None)
+                written.round(at(11, day, minute=1, second=number))
+            chains.append(written)
+        return chains
+
+    def places(self, lines: list[Line], **kept: Any) -> list[tuple[int | None, int | None]]:
+        with pytest.raises(ExportBroken) as found:
+            verified(lines, **kept)
+        return [(each.chain_number, each.seq) for each in (found.value, *found.value.further)]
+
+    def test_the_first_break_of_every_chain_is_told(self, chains: list[Written]) -> None:
+        """A chain that a broken writer spoilt does not cover up what somebody did to another one."""
+        one, two, three, four = (written.lines for written in chains)
+        one[3] = {**one[3], "result_count": 5}
+        one[5] = {**one[5], "result_count": 5}
+        two[1] = {**two[1], "note": ""}
+        four[6] = {**four[6], "signature": "00" * 64}
+        assert self.places(export(*one, *two, *three, *four)) == [(1, 2), (None, None), (4, 3)]
+
+    def test_a_missing_chain_does_not_stand_for_all_that_follow(self, chains: list[Written]) -> None:
+        """What is missing is named, and what follows is read."""
+        one, _, _, four = (written.lines for written in chains)
+        del four[1]
+        witness = [each for written in chains for each in written.witness]
+        assert self.places(export(*one, *four), witness=witness) == [(2, None), (4, 1)]
+
+    def test_a_number_that_no_chain_has_costs_nothing(self) -> None:
+        """Whoever has the key can sign it."""
+        assert self.places(export(*Written(2**62).lines)) == [(1, None)]
+
+    @pytest.mark.parametrize("name", ["chain_number", "opening_hash", "signature", "opened_at_us"])
+    def test_an_altered_opening_costs_its_own_chain_only(self, chains: list[Written], name: str) -> None:
+        """Whatever number it claims to have."""
+        one, two, three, four = (written.lines for written in chains)
+        two[0] = {**two[0], name: two[0][name] + 7 if isinstance(two[0][name], int) else "00" * (len(two[0][name]) // 2)}
+        four[1] = {**four[1], "actor": "x"}
+        assert [seq for _, seq in self.places(export(*one, *two, *three, *four))] == [0, 1]
+
+    def test_the_witness_goes_on_with_the_other_chains(self, chains: list[Written]) -> None:
+        """Rows that were cut off another chain, with their heads, are missed although the first one is broken."""
+        one, two, three, four = (written.lines for written in chains)
+        one[1] = {**one[1], "actor": "x"}
+        witness = [each for written in chains for each in written.witness]
+        assert self.places(export(*one, *two, *three[:3], *four), witness=witness) == [(1, 1), (3, 2)]
+
+    def test_so_many_are_told(self, chains: list[Written]) -> None:
+        """Of another file altogether not every line is repeated."""
+        forged = [{**line, "signature": "00" * 64} for line in grant_lines(*one_grant().told)] * 5 * MOST_BREAKS
+        assert len(self.places(export(*forged))) == MOST_BREAKS
+
+
+def one_grant() -> Written:
+    written = Written()
+    written.row(at(11, 2))
+    written.round(at(11, 2, second=1))
+    return written

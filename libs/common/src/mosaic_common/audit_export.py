@@ -42,6 +42,9 @@ FORMAT: Final = 1
 UNDER_WAY_US: Final = 10_000_000
 """A round that had begun when the export did may not be in it; none takes longer than this."""
 
+MOST_BREAKS: Final = 100
+"""So many places that do not hold are named: of a file that is another one altogether nobody wants each line."""
+
 _UUIDS: Final = frozenset({"request_id", "peer_id", "grant_id", "subject_user_id"})
 _BYTES: Final = frozenset({"token_id", "query_hash", "chain_id", "prev_hash", "hash"})
 _INTEGERS: Final = frozenset({"time_us", "status_code", "result_count", "bytes_out", "latency_us", "repeated", "seq"})
@@ -57,6 +60,7 @@ _KEYS: Final = {
     "received_head": frozenset({"kind", "peer_id", "connection", "received_at_us", "head"}),
     "end": frozenset({"kind", "lines"}),
 }
+_OF_A_CHAIN: Final = frozenset({"opening", "row", "month_end", "head"})
 _AFTER_ALL: Final = 2**63
 _LATE_US: Final = LATE // timedelta(microseconds=1)
 
@@ -71,6 +75,7 @@ class ExportBroken(Exception):
         line: of the file, from 1; None where what is wrong is what is not there.
         chain_number, seq, time_us: the first place that does not hold, as far as there is one.
         grant_id: whose record it is, where heads of a grant contradict each other.
+        further: what else does not hold, in other chains.
     """
 
     def __init__(
@@ -90,6 +95,7 @@ class ExportBroken(Exception):
         self.seq: Final = seq
         self.time_us: Final = time_us
         self.grant_id: Final = grant_id
+        self.further: tuple[ExportBroken, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +192,8 @@ def verify_export(
         witness: heads of chains that were kept outside the database.
 
     Raises:
-        ExportBroken: at the first place that does not hold.
+        ExportBroken: at the first place that does not hold; it carries the first place of each further chain. Heads of grants are
+            compared only where every chain holds: they say nothing of rows that nobody can trust.
     """
     with _Histories.open() as histories:
         return _Verification(verifier, histories, peers, witness).run(lines)
@@ -254,10 +261,29 @@ class _Verification:
         self._begins: Final[dict[bytes, int]] = {}
         self._received: Final[dict[UUID, list[GrantHead]]] = {}
         self._chain: _OpenChain | None = None
+        self._broken: Final[list[ExportBroken]] = []
+        self._is_lost = False
+        self._lost: Final[list[range]] = []
         # What was countersigned before this may have gone with the months that were dropped; nothing later.
         self._dropped_until_us = -(2**63)
 
     def run(self, lines: Iterable[bytes]) -> Account:
+        """Read to the end, or as far as can be read, before anything is said of what was found."""
+        try:
+            self._read(lines)
+            self._end_chain()
+            if not self._broken:
+                self._verify_grants()
+            self._verify_witness_is_covered()
+        except ExportBroken as broken:
+            self._broken.append(broken)
+        if self._broken:
+            first, *further = self._broken
+            first.further = tuple(further)
+            raise first
+        return self._account
+
+    def _read(self, lines: Iterable[bytes]) -> None:
         read = {
             "opening": self._read_opening,
             "row": self._read_row,
@@ -276,15 +302,31 @@ class _Verification:
                 case _, "end":
                     ended = number
                     self._read_end(number, record)
-                case _, kind:
-                    with _described(number, record):
-                        read[kind](number, record)
+                case _, kind if kind not in read:
+                    raise ExportBroken("the file begins anew", line=number)
+                case _, kind if kind == "opening" or not (self._is_lost and kind in _OF_A_CHAIN):
+                    if kind == "opening":
+                        self._end_chain()
+                        self._account.chains += 1
+                    try:
+                        with _described(number, record):
+                            read[kind](number, record)
+                    except ExportBroken as broken:
+                        self._note(broken)
+                        if kind in _OF_A_CHAIN:
+                            self._lose_chain()
         if ended is None:
             raise ExportBroken("the file ends early: it is cut off, or the export was not finished")
-        self._end_chain()
-        self._verify_grants()
-        self._verify_witness_is_covered()
-        return self._account
+
+    def _note(self, broken: ExportBroken) -> None:
+        if len(self._broken) + 1 >= MOST_BREAKS:
+            raise broken
+        self._broken.append(broken)
+
+    def _lose_chain(self) -> None:
+        """One chain that does not hold says nothing about the next, and must not hide what is wrong there."""
+        self._chain, self._is_lost = None, True
+        self._lost.append(range(self._account.chains, self._account.chains + 1))
 
     # --- lines
 
@@ -302,19 +344,21 @@ class _Verification:
             raise ExportBroken(f"{number - 1} lines came before the end, which speaks of {told}", line=number)
 
     def _read_opening(self, line: int, record: Record) -> None:
-        self._end_chain()
-        number, due = _integer(record["chain_number"]), self._account.chains + 1
-        if number != due:
-            missing = number > due
-            problem = f"the chain {due} is missing" if missing else f"the chain {number} stands at the place of chain {due}"
-            raise ExportBroken(problem, line=line, chain_number=due)
+        number, due = _integer(record["chain_number"]), self._account.chains
         chain = Chain.opened(bytes.fromhex(record["chain_id"]), number, _integer(record["opened_at_us"]))
         _text(record["writer"])
         head = Head(chain.chain_id, number, 0, bytes.fromhex(record["opening_hash"]), _integer(record["opened_at_us"]))
         if head.hash != chain.head:
             raise ExportBroken("the opening of the chain was altered", line=line, chain_number=number, seq=0)
         self._verify_signature(head, record, line)
-        self._chain = _OpenChain(number, chain)
+        if number < due:
+            self._account.chains -= 1
+            raise ExportBroken(f"the chain {number} stands at the place of chain {due}", line=line, chain_number=due)
+        if number > due:
+            missing = f"the chain {due} is missing" if number == due + 1 else f"the chains {due} to {number - 1} are missing"
+            self._note(ExportBroken(missing, line=line, chain_number=due))
+            self._lost.append(range(due, number))
+        self._chain, self._is_lost = _OpenChain(number, chain), False
         self._account.chains = number
 
     def _read_row(self, line: int, record: Record) -> None:
@@ -520,6 +564,8 @@ class _Verification:
 
     def _verify_witness_is_covered(self) -> None:
         for head in sorted(self._witness.values(), key=lambda head: (head.chain_number, head.seq)):
+            if any(head.chain_number in chains for chains in self._lost):
+                continue  # said already
             if head.seq < self._begins.get(head.chain_id, 0) and head.time_us < self._dropped_until_us:
                 self._account.witness.too_old += 1
             elif head.time_us <= self._account.begun_us - UNDER_WAY_US:
