@@ -6,7 +6,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import pytest
-from mosaic_common.audit import Chain
+from mosaic_common.audit import Chain, Event
 from mosaic_common.audit_export import MOST_BREAKS, ExportBroken
 from mosaic_common.audit_heads import GrantHead, MonthEnd
 
@@ -259,3 +259,24 @@ def one_grant() -> Written:
     written.row(at(11, 2))
     written.round(at(11, 2, second=1))
     return written
+
+
+@pytest.mark.parametrize(
+    ("writer", "own"),
+    [
+        pytest.param("edge-inbound", {Event.READ}, id="edge-inbound"),
+        pytest.param("edge-outbound", {Event.QUERY}, id="edge-outbound"),
+        pytest.param("grants", set(Event) - {Event.READ, Event.QUERY}, id="grants"),
+    ],
+)
+def test_a_chain_holds_its_writers_deeds_only(writer: str, own: set[Event]) -> None:
+    """Who wrote a chain is not countersigned: it has to be who writes such rows."""
+    for event in Event:
+        written = Written(writer=writer)
+        written.row(at(11, 2), event=event, grant_id=None)
+        if event in own:
+            assert verified(export(*written.lines)).rows == 1
+        else:
+            with pytest.raises(ExportBroken, match=f"{writer}, whose chain this is said to be") as broken:
+                verified(export(*written.lines))
+            assert (broken.value.chain_number, broken.value.seq) == (1, 1)

@@ -28,6 +28,7 @@ from mosaic_common.audit import (
     AuditRow,
     Chain,
     ChainBroken,
+    Event,
     Head,
     HeadForged,
     HeadVerifier,
@@ -151,6 +152,12 @@ class Account:
     contradicting_peers: list[str] = field(default_factory=list)
     peers: Compared = field(default_factory=Compared)
     witness: Compared = field(default_factory=Compared)
+    newest_told_us: int = 0
+
+    @property
+    def is_outrun(self) -> bool:
+        """Whether somebody was told of rounds that are not there, and that were not merely under way when this was begun."""
+        return self.newest_told_us > self.last_head_us + UNDER_WAY_US
 
     @property
     def unsealed_rows(self) -> int:
@@ -232,6 +239,7 @@ class _OpenChain:
     """The chain that is being read.
 
     Attributes:
+        writer: which service wrote it.
         begins_after: seq after which its rows begin; 0 unless older ones were dropped.
         begins_us: no row is older; the end of the last month that was dropped.
         waiting: rows since the last countersigned head.
@@ -239,6 +247,7 @@ class _OpenChain:
 
     number: int
     at: Chain
+    writer: str
     begins_after: int = 0
     begins_us: int = -(2**63)
     waiting: list[SealedRow] = field(default_factory=list)
@@ -346,7 +355,6 @@ class _Verification:
     def _read_opening(self, line: int, record: Record) -> None:
         number, due = _integer(record["chain_number"]), self._account.chains
         chain = Chain.opened(bytes.fromhex(record["chain_id"]), number, _integer(record["opened_at_us"]))
-        _text(record["writer"])
         head = Head(chain.chain_id, number, 0, bytes.fromhex(record["opening_hash"]), _integer(record["opened_at_us"]))
         if head.hash != chain.head:
             raise ExportBroken("the opening of the chain was altered", line=line, chain_number=number, seq=0)
@@ -358,7 +366,7 @@ class _Verification:
             missing = f"the chain {due} is missing" if number == due + 1 else f"the chains {due} to {number - 1} are missing"
             self._note(ExportBroken(missing, line=line, chain_number=due))
             self._lost.append(range(due, number))
-        self._chain, self._is_lost = _OpenChain(number, chain), False
+        self._chain, self._is_lost = _OpenChain(number, chain, _text(record["writer"])), False
         self._account.chains = number
 
     def _read_row(self, line: int, record: Record) -> None:
@@ -514,6 +522,7 @@ class _Verification:
         if told.time_us <= self._account.begun_us - UNDER_WAY_US:
             raise self._contradiction(told, by_peer=True)
         self._account.peers.too_new += 1
+        self._account.newest_told_us = max(self._account.newest_told_us, told.time_us)
 
     def _contradiction(self, told: GrantHead, *, by_peer: bool) -> ExportBroken:
         who = "the other gateway kept" if by_peer else "this gateway countersigned"
@@ -577,6 +586,7 @@ class _Verification:
                 )
             else:
                 self._account.witness.too_new += 1
+                self._account.newest_told_us = max(self._account.newest_told_us, head.time_us)
 
 
 def _records(lines: Iterable[bytes]) -> Iterator[tuple[int, Record]]:
@@ -622,6 +632,9 @@ def _misplaced(row: AuditRow, chain: _OpenChain) -> str | None:
     """What is wrong with a row, which is whole, standing there."""
     if row.time_us < chain.begins_us:
         return "the row is older than the month's end that it follows"
+    due = {"edge-inbound": row.event == Event.READ, "edge-outbound": row.event == Event.QUERY}
+    if not due.get(chain.writer, row.event not in {Event.READ, Event.QUERY}):
+        return f"{chain.writer or 'nobody'}, whose chain this is said to be, writes no row of the event {row.event}"
     return None
 
 
