@@ -92,7 +92,7 @@ GRANT SELECT, INSERT ON TABLE federation.federation_foreign_revocations TO mosai
 GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE federation.federation_replicas TO mosaic_grants;
 GRANT SELECT ON TABLE federation.federation_audit_log TO mosaic_grants;
 GRANT SELECT, INSERT ON TABLE federation.federation_audit_chains TO mosaic_grants;
-GRANT UPDATE (closed_at_us) ON TABLE federation.federation_audit_chains TO mosaic_grants;
+GRANT UPDATE (closed_at_us, moved) ON TABLE federation.federation_audit_chains TO mosaic_grants;
 GRANT SELECT, INSERT ON TABLE federation.federation_audit_heads TO mosaic_grants;
 GRANT SELECT, INSERT ON TABLE federation.federation_audit_grant_heads TO mosaic_grants;
 GRANT UPDATE (rows, hash, time_us, signature) ON TABLE federation.federation_audit_grant_heads TO mosaic_grants;
@@ -107,7 +107,7 @@ GRANT SELECT (user_id, team_id) ON TABLE public.team_members TO mosaic_grants;
 GRANT USAGE ON SCHEMA federation TO mosaic_audit_definer;
 GRANT SELECT, INSERT ON TABLE federation.federation_audit_log TO mosaic_audit_definer;
 GRANT SELECT ON TABLE federation.federation_audit_chains TO mosaic_audit_definer;
-GRANT UPDATE (head_seq, head_hash, head_time_us) ON TABLE federation.federation_audit_chains TO mosaic_audit_definer;
+GRANT UPDATE (head_seq, head_hash, head_time_us, moved) ON TABLE federation.federation_audit_chains TO mosaic_audit_definer;
 
 -- mosaic_read_definer: the read functions run as it. Every column that visibility, order and answers need; never a secret.
 GRANT USAGE ON SCHEMA federation TO mosaic_read_definer;

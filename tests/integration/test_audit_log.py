@@ -5,25 +5,29 @@ import os
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 from uuid import UUID, uuid4
 
+import asyncpg
 import psycopg
 import pytest
 from alembic import command
-from mosaic_common.audit import HeadSigner
+from mosaic_common.audit import Chain, Event, HeadSigner
 from mosaic_common.audit_export import ExportBroken
 from mosaic_common.audit_heads import GrantHead
 from mosaic_common.keys import private_pem
 from mosaic_grants.adapters.audit_log import AuditLog
+from mosaic_grants.adapters.audit_rounds import _AWAKE
 from mosaic_grants.adapters.ledger.database import PostgresLedger
 from mosaic_grants.adapters.retention import retain
 from mosaic_grants.adapters.upgrade import _alembic, bootstrap, upgrade
 from sqlalchemy import NullPool, create_engine, make_url
+from structlog.testing import capture_logs
 
-from tests.support.audit_bed import AUDIT_KEY, AuditBed, add_month, kinds, read_row, told_of, verified
+from tests.support.audit_bed import AUDIT_KEY, AuditBed, Edge, add_month, kinds, read_row, told_of, verified
 from tests.support.postgres import PASSWORDS, Database, PostgresServer
 
 NOW: Final = datetime.now(UTC)
@@ -238,8 +242,11 @@ async def test_months_are_dropped_one_after_the_other(bed: AuditBed) -> None:
     with bed.database.connect() as owner:
         add_month(owner, earlier)
     edge = await bed.edge()
-    edge.write(read_row(earlier, ONE), read_row(earlier, ONE))
+    begun = bed.clock.now()
+    bed.clock.advance(earlier - begun)
+    edge.write(bed.read(ONE), bed.read(ONE))
     await bed.countersign()
+    bed.clock.advance(begun - bed.clock.now())
     edge.write(bed.read(ONE))
     await bed.countersign()
     bed.clock.advance(timedelta(minutes=30))
@@ -255,21 +262,93 @@ async def test_months_are_dropped_one_after_the_other(bed: AuditBed) -> None:
 
 
 async def test_a_month_with_a_row_that_came_too_late_stays(bed: AuditBed) -> None:
-    """A row that was written into a month after its end was signed keeps it, until that row too is signed for."""
+    """A row that was written into a month after its end was signed keeps it, until that row too is signed for.
+
+    A round that covered it hours after the month had ended is not excused by that end, so the month goes with the next one.
+    """
     edge = await bed.edge()
     edge.write(bed.read(ONE))
     late = bed.read(ONE)
     await bed.countersign()
-    bed.clock.advance(timedelta(minutes=30))
+    told = told_of(await bed.export())
+    bed.clock.advance(timedelta(hours=20))
     await bed.ledger.close_months()
     edge.write(late)
-    await bed.countersign()
+    signed = await bed.countersign()
+    told += told_of(await bed.export())
     url = bed.database.url("mosaic_owner")
     [refused] = retain(url, 1)
     assert "seq 2" in refused.cause
     await bed.ledger.close_months()
+    [refused] = retain(url, 1)
+    assert "goes together with the next month" in refused.cause
+    # The next month is empty as yet: no chain ends in it.
+    [refused, _] = retain(url, 0)
+    assert (refused.month, "goes together" in refused.cause) == (f"{BEFORE_LAST:%Y-%m}", True)
+
+    edge.write(bed.read(ONE))
+    signed += await bed.countersign()
+    bed.clock.advance(NOW - bed.clock.now())
+    edge.write(bed.read(ONE))
+    await bed.countersign()
+    bed.clock.advance(timedelta(minutes=30))
+    await bed.ledger.close_months()
+    assert retain(url, 0) == ()
+    lines = await bed.export()
+    account = verified(lines, peers=told, witness=[(each.head, each.signature) for each in signed])
+    assert (account.rows, account.peers.too_old, account.witness.held) == (1, 2, 2)
+
+
+async def test_a_round_of_both_months_is_where_a_grant_begins(bed: AuditBed) -> None:
+    """grants did not run over a month's end, and a clock was minutes behind: what the peer was told holds before and after."""
+    edge, slow = await bed.edge(), await bed.edge()
+    told = []
+    edge.write(bed.read(ONE))
+    slow.write(bed.read(ONE))
+    await bed.countersign()
+    told += told_of(await bed.export())
+    behind = bed.clock.now()
+    bed.clock.advance(timedelta(minutes=5))
+    edge.write(bed.read(ONE))
+    slow.write(read_row(behind, ONE), read_row(behind, ONE))
+    await bed.countersign()
+    told += told_of(await bed.export())
+    bed.clock.advance(timedelta(minutes=30))
+    slow.write(bed.read(ONE))
+    await bed.countersign()
+    told += told_of(await bed.export())
+    await bed.ledger.close_months()
+    assert verified(await bed.export(), peers=told).shortened == []
+    assert retain(bed.database.url("mosaic_owner"), 1) == ()
+    account = verified(await bed.export(), peers=told)
+    assert sorted((each.chain_number, each.after_seq) for each in account.shortened) == [(1, 1), (2, 3)]
+    assert (account.peers.too_old, account.peers.held) == (1, 2)
+
+
+async def test_a_chain_whose_rows_lie_in_no_order_keeps_its_months(bed: AuditBed) -> None:
+    """Before time could not go back within a chain, it did: what stays must continue what goes."""
+    edge = await bed.edge()
+    edge.write(replace(bed.read(ONE), time_us=-1), bed.read(ONE))
+    await bed.countersign()
+    bed.clock.advance(timedelta(minutes=30))
+    await bed.ledger.close_months()
+    [refused] = retain(bed.database.url("mosaic_owner"), 1)
+    assert "earlier rows of chain 1 lie in a later month, or in none" in refused.cause
+
+
+async def test_a_row_that_lay_in_no_month_goes_after_an_upgrade(bed: AuditBed) -> None:
+    """A row of a month that nobody had made a partition for keeps what follows it, until the next upgrade makes one."""
+    edge = await bed.edge()
+    edge.write(read_row(BEFORE_LAST - timedelta(days=400), ONE), bed.read(ONE))
+    await bed.countersign()
+    bed.clock.advance(timedelta(minutes=30))
+    await bed.ledger.close_months()
+    url = bed.database.url("mosaic_owner")
+    assert len(retain(url, 1)) == 1
+    upgrade(url)
+    await bed.ledger.close_months()
     assert retain(url, 1) == ()
-    verified(await bed.export())
+    assert verified(await bed.export()).rows == 0
 
 
 async def test_rows_that_nobody_countersigned_stay(bed: AuditBed) -> None:
@@ -291,6 +370,53 @@ async def test_only_months_before_the_last_whole_ones_go(bed: AuditBed) -> None:
     assert kinds(await bed.export()) == kinds(before)
 
 
+async def test_a_round_looks_at_what_moved_only(bed: AuditBed) -> None:
+    """However many chains were ever opened: one falls asleep once it is signed for, and wakes up with its next row."""
+    edge, other = await bed.edge(), await bed.edge()
+    with bed.database.connect() as owner:
+        for awake in ([], [1], [1], [1, 2]):
+            if awake:
+                edge.write(bed.read(ONE))
+            if 2 in awake:
+                other.write(bed.read(ONE))
+            assert moved(owner) == awake
+            assert len(await bed.countersign()) == len(awake)
+            assert await bed.countersign() == []
+            assert moved(owner) == []
+        verified(await bed.export())
+        owner.execute(_EMPTY_CHAINS)
+        owner.execute("ANALYZE federation.federation_audit_chains")
+        [plan] = owner.execute(f"EXPLAIN (FORMAT JSON) {_AWAKE}".encode()).fetchall()
+    assert "federation_audit_chains_moved" in str(plan)
+
+
+_EMPTY_CHAINS: Final = """
+    INSERT INTO federation.federation_audit_chains
+           (chain_id, chain_number, writer, opened_at_us, opening_hash, opening_signature, head_hash)
+    SELECT decode(md5(n::text), 'hex'), n + 2, 'edge-inbound', 0, sha256(''), decode(repeat('00', 64), 'hex'), sha256('')
+    FROM generate_series(1, 5000) n"""
+
+
+def moved(owner: psycopg.Connection) -> list[int]:
+    found = owner.execute("SELECT chain_number FROM federation.federation_audit_chains WHERE moved ORDER BY 1").fetchall()
+    return [number for (number,) in found]
+
+
+async def test_a_writer_that_does_not_commit_delays_no_round_and_is_not_forgotten(bed: AuditBed) -> None:
+    """Its chain cannot be put to sleep while it writes; what it commits in the end is countersigned."""
+    bed.clock.advance(datetime.now(UTC) - bed.clock.now())
+    edge, other = await bed.edge(), await bed.edge()
+    edge.write(bed.read(ONE))
+    assert len(await bed.countersign()) == 1
+    with edge.connection.transaction():
+        edge.write(bed.read(ONE))
+        other.write(bed.read(ONE))
+        async with asyncio.timeout(10):
+            assert [each.head.chain_number for each in await bed.countersign()] == [2]
+            assert await bed.countersign() == []
+    assert [(each.head.chain_number, each.head.seq) for each in await bed.countersign()] == [(1, 2)]
+
+
 async def test_no_service_drops_anything(bed: AuditBed) -> None:
     """Neither grants nor an edge can drop a month, or take back what is signed."""
     for role in ("mosaic_grants", "mosaic_edge_inbound"):
@@ -305,12 +431,24 @@ async def test_no_service_drops_anything(bed: AuditBed) -> None:
                     connection.execute(statement.encode())
 
 
+async def test_grants_says_why_its_own_row_was_refused(bed: AuditBed) -> None:
+    """A clock that is days off: what was to be done is not, because it cannot be recorded; the log names clock and bound."""
+    with capture_logs() as logs, pytest.raises(asyncpg.PostgresError):
+        async with bed.ledger.transaction() as tx:
+            tx.audit(bed.read(event=Event.GRANT_CREATED))
+    [cause] = [line["cause"] for line in logs if line["event"] == "audit_rows_refused"]
+    assert cause.startswith(
+        "MF032: the rows are dated more than 5 minutes ahead of the database's clock, or more than a day behind"
+    )
+
+
 async def test_a_row_dated_before_its_chains_last_is_refused(bed: AuditBed) -> None:
     """A broken edge cannot date a row back within its chain: a month's end would cut it at two places."""
+    bed.clock.advance(datetime.now(UTC) - bed.clock.now())
     edge = await bed.edge()
     early, later = bed.read(), bed.read()
     edge.write(later)
-    forged = type(edge)(edge.connection, type(edge.chain)(edge.chain.chain_id, edge.chain.seq, edge.chain.head))
+    forged = Edge(edge.connection, Chain(edge.chain.chain_id, edge.chain.seq, edge.chain.head), edge.database)
     with pytest.raises(psycopg.Error) as refused:
         forged.write(early)
     assert refused.value.sqlstate == "MF032"
@@ -334,6 +472,21 @@ def test_chains_of_the_release_before_go_on(postgres_server: PostgresServer) -> 
     with database.connect() as owner:
         chains = owner.execute("SELECT chain_number, head_time_us FROM federation.federation_audit_chains ORDER BY 1").fetchall()
     assert chains == [(1, 700), (2, None)]
+
+
+def test_chains_of_the_release_before_are_looked_at_once(postgres_server: PostgresServer) -> None:
+    """After the upgrade from 0004 the first round looks at every chain with rows: which of them are signed for, it finds out."""
+    database = postgres_server.unmigrated(f"mosaic_before_moved_{uuid4().hex[:8]}")
+    bootstrap(database.superuser_url, PASSWORDS)
+    engine = create_engine(make_url(database.url("mosaic_owner")).set(drivername="postgresql+psycopg"), poolclass=NullPool)
+    with engine.begin() as connection:
+        command.upgrade(_alembic(connection), "0004")
+        for number in (1, 2):
+            connection.exec_driver_sql(_CHAIN_BEFORE, (bytes([number]) * 16, number, bytes(32), bytes(64), bytes(32)))
+        connection.exec_driver_sql("UPDATE federation.federation_audit_chains SET head_seq = 3 WHERE chain_number = 2")
+    upgrade(database.url("mosaic_owner"))
+    with database.connect() as owner:
+        assert moved(owner) == [2]
 
 
 _CHAIN_BEFORE: Final = """

@@ -2,16 +2,20 @@
 
 import json
 import secrets
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
-from typing import Final
-from uuid import uuid4
+from typing import Any, Final
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 from mosaic_common.audit import AuditRow, Chain, Event, Outcome, SealedRow
 from mosaic_common.db.audit_rows import rows_json
-from mosaic_common.db.sqlstates import AUDIT_CHAIN_NOT_OPEN, AUDIT_NOT_CONTINUOUS, AUDIT_ROW_NOT_PERMITTED
+from mosaic_common.db.sqlstates import AUDIT_CHAIN_NOT_OPEN, AUDIT_HASH_WRONG, AUDIT_NOT_CONTINUOUS, AUDIT_ROW_NOT_PERMITTED
+from mosaic_common.decision import Verb
+from mosaic_common.errors import Layer, Reason
 from mosaic_federation_edge.adapters.audit_store import PostgresAuditStore
 from mosaic_federation_edge.adapters.audit_writer import RowsRefused
 from mosaic_federation_edge.adapters.database import Database as EdgeDatabase
@@ -54,12 +58,13 @@ def open_chain(database: Database, writer: str) -> Chain:
     return opened
 
 
-def seal(chain: Chain, amount: int, *, time_us: int = 1_700_000_000_000_007, event: Event = Event.READ) -> list[SealedRow]:
+def seal(chain: Chain, amount: int, *, time_us: int | None = None, event: Event = Event.READ) -> list[SealedRow]:
     sealed = []
+    begun_us = time.time_ns() // 1000 if time_us is None else time_us
     for number in range(amount):
         row = AuditRow(
             request_id=uuid4(),
-            time_us=time_us + number,
+            time_us=begun_us + number,
             event=event,
             actor="home",
             source_address="127.0.0.1:5000",
@@ -187,19 +192,6 @@ def test_a_row_holds_short_printable_words_only(inbound: psycopg.Connection, cha
         inbound.execute(APPEND, (chain.chain_id, 1, row.prev_hash, spoilt))
 
 
-def test_every_time_finds_a_partition(owner: psycopg.Connection, inbound: psycopg.Connection, chain: Chain) -> None:
-    """A clock that is centuries behind stops no record."""
-    for time_us in (-(2**62), 0, now_us(owner)):
-        batch = seal(chain, 1, time_us=time_us)
-        append(inbound, batch)
-        chain = chain.after(batch[-1])
-    partitions = owner.execute(
-        "SELECT tableoid::regclass::text FROM federation.federation_audit_log WHERE chain_id = %s ORDER BY seq", (chain.chain_id,)
-    ).fetchall()
-    assert all("default" in name for (name,) in partitions[:-1])
-    assert "default" not in partitions[-1][0]
-
-
 def now_us(owner: psycopg.Connection) -> int:
     row = owner.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint").fetchone()
     assert row is not None
@@ -207,26 +199,123 @@ def now_us(owner: psycopg.Connection) -> int:
 
 
 @pytest.mark.parametrize(
-    ("ahead", "accepted"),
+    ("off", "accepted"),
     [
         pytest.param(timedelta(minutes=4, seconds=50), True, id="a clock that is a little fast"),
         pytest.param(timedelta(minutes=5, seconds=10), False, id="more than five minutes ahead"),
         pytest.param(timedelta(days=3650), False, id="the newest row for years to come"),
+        pytest.param(timedelta(hours=-23, minutes=-59), True, id="a queue that waited for the database"),
+        pytest.param(timedelta(hours=-24, minutes=-1), False, id="more than a day behind"),
+        pytest.param(timedelta(days=-3650), False, id="a month whose end is signed"),
     ],
 )
-def test_nothing_is_recorded_of_the_future(
-    owner: psycopg.Connection, inbound: psycopg.Connection, chain: Chain, ahead: timedelta, accepted: bool
+def test_only_what_is_of_now_is_recorded(
+    owner: psycopg.Connection, inbound: psycopg.Connection, chain: Chain, off: timedelta, accepted: bool
 ) -> None:
-    """By the database's clock: a broken edge cannot put a row in front of every row that comes later, nor one among honest rows."""
-    honest = seal(chain, 1, time_us=now_us(owner))
-    batch = [*honest, *seal(chain.after(honest[-1]), 1, time_us=now_us(owner) + ahead // timedelta(microseconds=1))]
+    """By the database's clock: a broken edge cannot put a row in front of every row that comes later, nor one into an old month."""
+    batch = seal(chain, 1, time_us=now_us(owner) + off // timedelta(microseconds=1))
     if accepted:
         append(inbound, batch)
     else:
-        with pytest.raises(psycopg.Error) as refused:
+        with pytest.raises(psycopg.Error, match="the database's clock") as refused:
             append(inbound, batch)
         assert refused.value.sqlstate == AUDIT_ROW_NOT_PERMITTED
-    assert len(stored(owner, chain)) == (2 if accepted else 0)
+    partitions = owner.execute(
+        "SELECT tableoid::regclass::text FROM federation.federation_audit_log WHERE chain_id = %s", (chain.chain_id,)
+    ).fetchall()
+    assert len(partitions) == accepted
+    assert all("default" not in name for (name,) in partitions)
+
+
+def test_one_row_of_another_time_is_found_among_honest_ones(
+    owner: psycopg.Connection, inbound: psycopg.Connection, chain: Chain
+) -> None:
+    """At either end of a batch; nothing of it is written."""
+    now, day = now_us(owner), timedelta(days=1) // timedelta(microseconds=1)
+    for first_us, second_us in ((now - 2 * day, now), (now, now + day)):
+        first = seal(chain, 1, time_us=first_us)
+        with pytest.raises(psycopg.Error) as refused:
+            append(inbound, [*first, *seal(chain.after(first[-1]), 1, time_us=second_us)])
+        assert refused.value.sqlstate == AUDIT_ROW_NOT_PERMITTED
+    assert stored(owner, chain) == []
+
+
+def full(chain: Chain) -> SealedRow:
+    """A row with something in every column."""
+    row = AuditRow(
+        request_id=uuid4(),
+        time_us=time.time_ns() // 1000,
+        event=Event.READ,
+        actor="home ~ \\x41",
+        source_address="127.0.0.1:5000",
+        peer_id=uuid4(),
+        grant_id=uuid4(),
+        subject_user_id=uuid4(),
+        token_id=secrets.token_bytes(32),
+        verb=Verb.LIST,
+        resource="tasks",
+        outcome=Outcome.DENIED,
+        denied_layer=Layer.SCOPE,
+        denied_reason=Reason.RESOURCE_NOT_GRANTED,
+        status_code=-7,
+        result_count=2**62,
+        bytes_out=1,
+        query_hash=secrets.token_bytes(32),
+        latency_us=3,
+        repeated=4,
+    )
+    return chain.append(row)
+
+
+EDITED: Final[Mapping[str, Any]] = {
+    **dict.fromkeys(("request_id", "peer_id", "grant_id", "subject_user_id"), str(UUID(int=9))),
+    **dict.fromkeys(("token_id", "query_hash", "hash"), f"\\x{'ab' * 32}"),
+    **dict.fromkeys(("status_code", "result_count", "bytes_out", "latency_us", "repeated"), 5),
+    **dict.fromkeys(("actor", "source_address", "verb", "resource", "denied_layer", "denied_reason"), "x"),
+    "outcome": "allowed",
+}
+NULLABLE: Final = ("peer_id", "grant_id", "subject_user_id", "token_id", "verb", "denied_layer", "denied_reason", "query_hash")
+
+
+def test_the_database_computes_the_hash_that_verification_computes(
+    owner: psycopg.Connection, inbound: psycopg.Connection, chain: Chain
+) -> None:
+    """Rows with every column filled, and with every column empty that may be, go through: both hash the same bytes."""
+    whole = full(chain)
+    nothing: dict[str, Any] = {**dict.fromkeys(NULLABLE), "actor": "", "source_address": "", "resource": ""}
+    bare = chain.after(whole).append(replace(whole.row, **nothing))
+    append(inbound, [whole, bare])
+    assert len(stored(owner, chain)) == 2
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [*EDITED.items(), *((name, None) for name in NULLABLE)], ids=lambda value: None if value else "null"
+)
+def test_a_hash_that_is_not_the_rows_is_refused(
+    owner: psycopg.Connection, inbound: psycopg.Connection, chain: Chain, column: str, value: Any
+) -> None:
+    """A broken edge, or one that hashes otherwise, writes nothing that a verification would call altered."""
+    whole = full(chain)
+    rows = json.loads(rows_json([whole, *seal(chain.after(whole), 1)]))
+    rows[0][column] = value
+    if column == "hash":
+        rows[1]["prev_hash"] = value
+    with pytest.raises(psycopg.Error) as refused:
+        inbound.execute(APPEND, (chain.chain_id, 1, chain.head, json.dumps(rows)))
+    assert refused.value.sqlstate == AUDIT_HASH_WRONG
+    assert stored(owner, chain) == []
+
+
+def test_grants_itself_writes_no_hash_that_is_not_the_rows(module_database: Database) -> None:
+    """Its rows take the same way, and its role has no other."""
+    chain = open_chain(module_database, "grants")
+    [sealed] = seal(chain, 1, event=Event.GRANT_CREATED)
+    with module_database.connect("mosaic_grants") as grants:
+        with pytest.raises(psycopg.Error) as refused:
+            append(grants, [replace(sealed, hash=bytes(32))])
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            grants.execute("INSERT INTO federation.federation_audit_log SELECT * FROM federation.federation_audit_log")
+    assert refused.value.sqlstate == AUDIT_HASH_WRONG
 
 
 @pytest.mark.parametrize("event", Event)
@@ -251,15 +340,24 @@ def test_each_writer_records_its_own_deeds_only(module_database: Database, write
             assert refused.value.sqlstate == AUDIT_ROW_NOT_PERMITTED
 
 
+@pytest.mark.parametrize(
+    ("hours_off", "edit", "cause"),
+    [
+        pytest.param(1, {}, r"MF032: .* more than 5 minutes ahead", id="a fast clock"),
+        pytest.param(-25, {}, r"MF032: .* more than a day behind", id="a slow clock"),
+        pytest.param(0, {"hash": bytes(32)}, r"MF033: a hash is not that of its row", id="another way to hash"),
+    ],
+)
 async def test_the_edge_gives_up_such_a_row_and_keeps_its_chain(
-    owner: psycopg.Connection, module_database: Database, chain: Chain
+    owner: psycopg.Connection, module_database: Database, chain: Chain, hours_off: int, edit: dict[str, Any], cause: str
 ) -> None:
-    """No repetition and no new chain makes it acceptable: a replica whose clock is fast withholds answers, and opens no chains."""
+    """No repetition and no new chain makes it acceptable: such a replica withholds answers, opens no chains, and says why."""
     edge = EdgeDatabase(module_database.url("mosaic_edge_inbound"), application="test", connections=1)
     await edge.open()
     try:
-        with pytest.raises(RowsRefused):
-            await PostgresAuditStore(edge).append(chain, seal(chain, 1, time_us=now_us(owner) + 600_000_000))
+        [sealed] = seal(chain, 1, time_us=now_us(owner) + hours_off * 3_600_000_000)
+        with pytest.raises(RowsRefused, match=cause):
+            await PostgresAuditStore(edge).append(chain, [replace(sealed, **edit)])
     finally:
         await edge.close()
 

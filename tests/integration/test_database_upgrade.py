@@ -151,6 +151,21 @@ def test_passwords_reach_the_server_as_verifiers(postgres_server: PostgresServer
     assert not any(password in log.read_text() for password in PASSWORDS.values())
 
 
+def test_whatever_is_of_now_has_a_month(database: Database) -> None:
+    """Last month too, which a row may be dated in until a day after it: in no month, it would keep for ever what follows it."""
+    with database.connect() as owner:
+        expected = owner.execute(
+            """SELECT 'federation.federation_audit_log_' || to_char(month, 'YYYY_MM')
+               FROM generate_series(-1, 12) AS ahead,
+                    LATERAL (SELECT date_trunc('month', now() AT TIME ZONE 'UTC') + ahead * interval '1 month' AS month) m"""
+        ).fetchall()
+        found = owner.execute(
+            """SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'federation.federation_audit_log'::regclass
+               AND inhrelid::regclass::text NOT LIKE '%default' ORDER BY 1"""
+        ).fetchall()
+    assert found == sorted(expected)
+
+
 def test_rows_that_nobody_made_a_month_for_move_to_it(database: Database) -> None:
     """After a year without an upgrade the default partition has taken the rows; the next upgrade sorts them, hashes and all."""
     with database.connect() as owner:

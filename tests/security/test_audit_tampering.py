@@ -7,6 +7,7 @@ is what somebody with the owner's password could do to the tables.
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 from uuid import UUID, uuid4
 
@@ -218,6 +219,24 @@ def test_a_record_put_back_to_an_earlier_state_contradicts_witness_and_peer(reco
     with pytest.raises(ExportBroken, match="rewritten, although its signatures hold"):
         verified(stale, peers=told_of(lines))
     assert found_at(stale, witness=witnessed_heads(recorded.witness)) == (1, 6)
+
+
+async def test_rows_of_no_grant_cut_off_with_their_heads_are_missed_by_the_witness(
+    postgres_server: PostgresServer, tmp_path: Path
+) -> None:
+    """No grant counts them, and the chain ends where it says: without the log of grants nothing is missing."""
+    with postgres_server.fresh() as database:
+        async with AuditBed.open(database, tmp_path, datetime.now(UTC) - timedelta(minutes=30)) as bed:
+            edge, other = await bed.edge(), await bed.edge()
+            other.write(bed.read(ONE))
+            witness = await bed.countersign()
+            edge.write(bed.read(None, outcome=Outcome.DENIED, status_code=7))
+            witness += await bed.countersign()
+            bed.clock.advance(timedelta(minutes=1))
+            lines = await bed.export()
+    cut = [line for line in lines if line["kind"] not in {"row", "head"} or line["chain_id"] != edge.chain.chain_id.hex()]
+    verified(cut, peers=told_of(lines))
+    assert found_at(cut, witness=[(each.head, each.signature) for each in witness]) == (1, 1)
 
 
 def test_the_witness_contradicts_a_chain_that_was_written_anew_with_the_key(recorded: Recorded, lines: list[Line]) -> None:

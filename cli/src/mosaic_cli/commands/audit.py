@@ -146,7 +146,7 @@ def verify(
     ] = None,
     output: OutputOption,
 ) -> None:
-    """Prove that an export was not altered, or name the first place that was. Needs no gateway."""
+    """Prove that an export was not altered, or name the first place of each chain that was. Needs no gateway."""
     try:
         verifier = HeadVerifier(*(each.read_bytes() for each in key))
     except ValueError as error:
@@ -156,10 +156,10 @@ def verify(
     except ExportBroken as broken:
         raise CommandFailed(
             LocalReason.AUDIT_BROKEN,
-            f"The record does not hold: {broken.problem}.",
+            f"The record does not hold: {broken.problem}.{_elsewhere(broken)}",
             remedy="Keep this file, and the heads that contradict it, as they are; another `audit export` tells whether the "
             "database was altered or the file.",
-            violations=[*_places(broken)],
+            violations=[*_places(broken), *(Violation("also", _place(each)) for each in broken.further)],
         ) from None
     output.show(account_document(account), lambda: account_sheet(account, utc_now()))
 
@@ -170,6 +170,15 @@ def _verify(file: Path, verifier: HeadVerifier, peer_heads_file: Path | None, wi
         told = peer_heads(opened.enter_context(peer_heads_file.open("rb"))) if peer_heads_file else ()
         kept = witnessed_heads(opened.enter_context(witness.open("rb"))) if witness else ()
         return verify_export(lines, verifier, peers=told, witness=kept)
+
+
+def _elsewhere(broken: ExportBroken) -> str:
+    amount = len(broken.further)
+    return f" Nor does it at {amount} other {'place' if amount == 1 else 'places'}." if amount else ""
+
+
+def _place(broken: ExportBroken) -> str:
+    return ", ".join([*(f"{place.field} {place.description}" for place in _places(broken)), broken.problem])
 
 
 def _places(broken: ExportBroken) -> Iterator[Violation]:

@@ -40,6 +40,7 @@ def account_document(account: Account) -> dict[str, Any]:
             for each in account.shortened
         ],
         **{name: document[name] for name in ("shortened_grants", "peers", "witness", "contradicting_peers")},
+        "reservations": [*_reservations(account)],
     }
 
 
@@ -104,6 +105,16 @@ def _account_lines(account: Account, now: datetime) -> Iterator[tuple[str, Cell]
 
 
 def _reservations(account: Account) -> Iterator[str]:
+    if not account.rows:
+        yield f"There is no row in {_count(account.chains, 'chain')}: whatever was recorded is not in this file."
+    if account.is_outrun:
+        told = iso(moment(account.newest_told_us))
+        yield f"Heads up to {told} are newer than this export: it is old, or was made to look so. A new export has to hold them."
+    if not (account.witness.held or account.witness.too_old or account.witness.too_new):
+        yield (
+            "No head was compared with --witness, the log of grants: only there would it show that rows of no grant were cut off "
+            "a chain's end together with their heads, or all chains after one."
+        )
     if account.unsealed:
         oldest = iso(moment(min(each.first_time_us for each in account.unsealed)))
         yield (

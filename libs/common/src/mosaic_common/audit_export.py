@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, fields
+from datetime import timedelta
 from itertools import groupby
 from typing import Any, Final
 from uuid import UUID
@@ -27,6 +28,7 @@ from mosaic_common.audit import (
     AuditRow,
     Chain,
     ChainBroken,
+    Event,
     Head,
     HeadForged,
     HeadVerifier,
@@ -35,16 +37,33 @@ from mosaic_common.audit import (
     stored_row,
     verify_chain,
 )
-from mosaic_common.audit_heads import GrantHead, MonthEnd, SignedGrantHead, find_contradiction
+from mosaic_common.audit_heads import LATE, GrantHead, MonthEnd, SignedGrantHead, find_contradiction, month_start
 
 FORMAT: Final = 1
 UNDER_WAY_US: Final = 10_000_000
 """A round that had begun when the export did may not be in it; none takes longer than this."""
 
+MOST_BREAKS: Final = 100
+"""So many places that do not hold are named: of a file that is another one altogether nobody wants each line."""
+
 _UUIDS: Final = frozenset({"request_id", "peer_id", "grant_id", "subject_user_id"})
 _BYTES: Final = frozenset({"token_id", "query_hash", "chain_id", "prev_hash", "hash"})
-_ROW: Final = frozenset({"kind", *(each.name for each in fields(AuditRow)), "chain_id", "seq", "prev_hash", "hash"})
+_INTEGERS: Final = frozenset({"time_us", "status_code", "result_count", "bytes_out", "latency_us", "repeated", "seq"})
+_HEAD: Final = frozenset({"kind", "chain_id", "chain_number", "seq", "hash", "time_us", "signature"})
+_GRANT_HEAD: Final = frozenset({"grant_id", "rows", "hash", "time_us", "signature"})
+_KEYS: Final = {
+    "export": frozenset({"kind", "format", "gateway", "begun_us"}),
+    "grant_head": _GRANT_HEAD | {"kind"},
+    "opening": frozenset({"kind", "chain_id", "chain_number", "writer", "opened_at_us", "opening_hash", "signature"}),
+    "row": frozenset({"kind", *(each.name for each in fields(AuditRow)), "chain_id", "seq", "prev_hash", "hash"}),
+    "month_end": _HEAD | {"ends_us"},
+    "head": _HEAD,
+    "received_head": frozenset({"kind", "peer_id", "connection", "received_at_us", "head"}),
+    "end": frozenset({"kind", "lines"}),
+}
+_OF_A_CHAIN: Final = frozenset({"opening", "row", "month_end", "head"})
 _AFTER_ALL: Final = 2**63
+_LATE_US: Final = LATE // timedelta(microseconds=1)
 
 Record = Mapping[str, Any]
 
@@ -57,6 +76,7 @@ class ExportBroken(Exception):
         line: of the file, from 1; None where what is wrong is what is not there.
         chain_number, seq, time_us: the first place that does not hold, as far as there is one.
         grant_id: whose record it is, where heads of a grant contradict each other.
+        further: what else does not hold, in other chains.
     """
 
     def __init__(
@@ -76,6 +96,7 @@ class ExportBroken(Exception):
         self.seq: Final = seq
         self.time_us: Final = time_us
         self.grant_id: Final = grant_id
+        self.further: tuple[ExportBroken, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +152,12 @@ class Account:
     contradicting_peers: list[str] = field(default_factory=list)
     peers: Compared = field(default_factory=Compared)
     witness: Compared = field(default_factory=Compared)
+    newest_told_us: int = 0
+
+    @property
+    def is_outrun(self) -> bool:
+        """Whether somebody was told of rounds that are not there, and that were not merely under way when this was begun."""
+        return self.newest_told_us > self.last_head_us + UNDER_WAY_US
 
     @property
     def unsealed_rows(self) -> int:
@@ -141,8 +168,8 @@ def peer_heads(lines: Iterable[bytes]) -> Iterator[SignedGrantHead]:
     """Heads that another gateway kept: the lines `received_head` of its export. Raises ExportBroken."""
     for number, record in _records(lines):
         if record["kind"] == "received_head":
-            with _described(number, "received head"):
-                signed = _grant_head(record["head"])
+            with _described(number, record):
+                signed = _told_head(record)
             yield signed
 
 
@@ -172,7 +199,8 @@ def verify_export(
         witness: heads of chains that were kept outside the database.
 
     Raises:
-        ExportBroken: at the first place that does not hold.
+        ExportBroken: at the first place that does not hold; it carries the first place of each further chain. Heads of grants are
+            compared only where every chain holds: they say nothing of rows that nobody can trust.
     """
     with _Histories.open() as histories:
         return _Verification(verifier, histories, peers, witness).run(lines)
@@ -211,13 +239,17 @@ class _OpenChain:
     """The chain that is being read.
 
     Attributes:
+        writer: which service wrote it.
         begins_after: seq after which its rows begin; 0 unless older ones were dropped.
+        begins_us: no row is older; the end of the last month that was dropped.
         waiting: rows since the last countersigned head.
     """
 
     number: int
     at: Chain
+    writer: str
     begins_after: int = 0
+    begins_us: int = -(2**63)
     waiting: list[SealedRow] = field(default_factory=list)
 
 
@@ -236,10 +268,31 @@ class _Verification:
         self._kept: Final = self._sort_peers(peers)
         self._witness: Final = self._sort_witness(witness)
         self._begins: Final[dict[bytes, int]] = {}
-        self._received: Final[dict[str, list[GrantHead]]] = {}
+        self._received: Final[dict[UUID, list[GrantHead]]] = {}
         self._chain: _OpenChain | None = None
+        self._broken: Final[list[ExportBroken]] = []
+        self._is_lost = False
+        self._lost: Final[list[range]] = []
+        # What was countersigned before this may have gone with the months that were dropped; nothing later.
+        self._dropped_until_us = -(2**63)
 
     def run(self, lines: Iterable[bytes]) -> Account:
+        """Read to the end, or as far as can be read, before anything is said of what was found."""
+        try:
+            self._read(lines)
+            self._end_chain()
+            if not self._broken:
+                self._verify_grants()
+            self._verify_witness_is_covered()
+        except ExportBroken as broken:
+            self._broken.append(broken)
+        if self._broken:
+            first, *further = self._broken
+            first.further = tuple(further)
+            raise first
+        return self._account
+
+    def _read(self, lines: Iterable[bytes]) -> None:
         read = {
             "opening": self._read_opening,
             "row": self._read_row,
@@ -258,41 +311,62 @@ class _Verification:
                 case _, "end":
                     ended = number
                     self._read_end(number, record)
-                case _, kind:
-                    with _described(number, str(kind).replace("_", " ")):
-                        read[kind](number, record)
+                case _, kind if kind not in read:
+                    raise ExportBroken("the file begins anew", line=number)
+                case _, kind if kind == "opening" or not (self._is_lost and kind in _OF_A_CHAIN):
+                    if kind == "opening":
+                        self._end_chain()
+                        self._account.chains += 1
+                    try:
+                        with _described(number, record):
+                            read[kind](number, record)
+                    except ExportBroken as broken:
+                        self._note(broken)
+                        if kind in _OF_A_CHAIN:
+                            self._lose_chain()
         if ended is None:
             raise ExportBroken("the file ends early: it is cut off, or the export was not finished")
-        self._end_chain()
-        self._verify_grants()
-        self._verify_witness_is_covered()
-        return self._account
+
+    def _note(self, broken: ExportBroken) -> None:
+        if len(self._broken) + 1 >= MOST_BREAKS:
+            raise broken
+        self._broken.append(broken)
+
+    def _lose_chain(self) -> None:
+        """One chain that does not hold says nothing about the next, and must not hide what is wrong there."""
+        self._chain, self._is_lost = None, True
+        self._lost.append(range(self._account.chains, self._account.chains + 1))
 
     # --- lines
 
     def _read_beginning(self, record: Record) -> None:
-        if record["kind"] != "export" or record.get("format") != FORMAT:
+        told = record.get("format")
+        if record["kind"] != "export" or type(told) is not int or told != FORMAT:
             raise ExportBroken(f"the file does not begin like an export of format {FORMAT}", line=1)
-        with _described(1, "beginning"):
-            self._account.gateway, self._account.begun_us = str(record["gateway"]), _integer(record["begun_us"])
+        with _described(1, record):
+            self._account.gateway, self._account.begun_us = _text(record["gateway"]), _integer(record["begun_us"])
 
     def _read_end(self, number: int, record: Record) -> None:
-        if record.get("lines") != number - 1:
-            raise ExportBroken(f"{number - 1} lines came before the end, which speaks of {record.get('lines')}", line=number)
+        with _described(number, record):
+            told = _integer(record["lines"])
+        if told != number - 1:
+            raise ExportBroken(f"{number - 1} lines came before the end, which speaks of {told}", line=number)
 
     def _read_opening(self, line: int, record: Record) -> None:
-        self._end_chain()
-        number, due = _integer(record["chain_number"]), self._account.chains + 1
-        if number != due:
-            missing = number > due
-            problem = f"the chain {due} is missing" if missing else f"the chain {number} stands at the place of chain {due}"
-            raise ExportBroken(problem, line=line, chain_number=due)
+        number, due = _integer(record["chain_number"]), self._account.chains
         chain = Chain.opened(bytes.fromhex(record["chain_id"]), number, _integer(record["opened_at_us"]))
         head = Head(chain.chain_id, number, 0, bytes.fromhex(record["opening_hash"]), _integer(record["opened_at_us"]))
         if head.hash != chain.head:
             raise ExportBroken("the opening of the chain was altered", line=line, chain_number=number, seq=0)
         self._verify_signature(head, record, line)
-        self._chain = _OpenChain(number, chain)
+        if number < due:
+            self._account.chains -= 1
+            raise ExportBroken(f"the chain {number} stands at the place of chain {due}", line=line, chain_number=due)
+        if number > due:
+            missing = f"the chain {due} is missing" if number == due + 1 else f"the chains {due} to {number - 1} are missing"
+            self._note(ExportBroken(missing, line=line, chain_number=due))
+            self._lost.append(range(due, number))
+        self._chain, self._is_lost = _OpenChain(number, chain, _text(record["writer"])), False
         self._account.chains = number
 
     def _read_row(self, line: int, record: Record) -> None:
@@ -303,6 +377,8 @@ class _Verification:
             raise ExportBroken(
                 broken.problem, line=line, chain_number=chain.number, seq=broken.seq, time_us=row.row.time_us
             ) from None
+        if (problem := _misplaced(row.row, chain)) is not None:
+            raise ExportBroken(problem, line=line, chain_number=chain.number, seq=row.seq, time_us=row.row.time_us)
         chain.at = chain.at.after(row)
         chain.waiting.append(row)
         self._account.rows += 1
@@ -317,9 +393,12 @@ class _Verification:
             raise ExportBroken(str(forged), line=line, chain_number=chain.number, seq=end.seq) from None
         if end.seq > chain.at.seq and chain.at.seq == chain.begins_after and end.chain_id == chain.at.chain_id:
             # Nothing of the chain has come yet: what is signed here is all that is left of the rows before.
+            self._verify_is_months_end(end, chain, line)
             chain.at = Chain(end.chain_id, end.seq, end.hash)
-            chain.begins_after = end.seq
-            self._account.shortened[:] = [each for each in self._account.shortened if each.chain_number != chain.number]
+            chain.begins_after, chain.begins_us = end.seq, end.ends_us
+            self._dropped_until_us = max(self._dropped_until_us, end.ends_us + _LATE_US)
+            if self._account.shortened and self._account.shortened[-1].chain_number == chain.number:
+                self._account.shortened.pop()  # another month of the same chain
             self._account.shortened.append(Shortened(chain.number, end.seq, end.ends_us))
             self._compare_with_witness(chain, line)
         self._verify_place(chain, end, line)
@@ -346,8 +425,9 @@ class _Verification:
 
     def _read_received_head(self, _line: int, record: Record) -> None:
         """Nobody here has the other gateway's key; but it may have contradicted itself."""
-        head, peer = _grant_head(record["head"]).head, str(record["connection"])
-        told = self._received.setdefault(str(record["peer_id"]), [])
+        head, peer = _told_head(record).head, _text(record["connection"])
+        _integer(record["received_at_us"])
+        told = self._received.setdefault(UUID(_text(record["peer_id"])), [])
         same_grant = [each for each in told if each.grant_id == head.grant_id]
         if find_contradiction(same_grant, head) and peer not in self._account.contradicting_peers:
             self._account.contradicting_peers.append(peer)
@@ -376,6 +456,18 @@ class _Verification:
             raise ExportBroken(missing, seq=chain.at.seq + 1, **due)
         if signed.hash != chain.at.head:
             raise ExportBroken("the chain was rewritten: another head was countersigned here", seq=chain.at.seq, **due)
+
+    def _verify_is_months_end(self, end: MonthEnd, chain: _OpenChain, line: int) -> None:
+        """Retention drops whole months that are over; whoever has the key could sign any moment as the end of one."""
+        is_first_moment = end.ends_us == int(month_start(end.ends_us).timestamp()) * 1_000_000
+        if not is_first_moment or end.ends_us > min(end.time_us, self._account.begun_us):
+            raise ExportBroken(
+                "rows are missing, and what is signed in their place is no end of a month that was over",
+                line=line,
+                chain_number=chain.number,
+                seq=end.seq,
+                time_us=end.time_us,
+            )
 
     def _end_chain(self) -> None:
         chain, self._chain = self._chain, None
@@ -409,9 +501,11 @@ class _Verification:
                     self._account.peers.held += by_peer
                 elif by_peer and told.time_us > self._account.last_head_us:
                     self._verify_is_too_new(told)
-                elif by_peer and self._account.shortened and own and told.time_us < own[0].time_us and told.rows < own[0].rows:
+                elif told.time_us >= self._dropped_until_us:
+                    raise self._contradiction(told, by_peer=by_peer)
+                elif by_peer and own and told.time_us < own[0].time_us and told.rows < own[0].rows:
                     earlier.append(told)
-                elif not by_peer and self._account.shortened and told is own[0]:
+                elif not by_peer and told is own[0]:
                     # The rows before it were dropped, and it says, countersigned, what they amounted to.
                     stands = told
                     self._account.shortened_grants += 1
@@ -428,6 +522,7 @@ class _Verification:
         if told.time_us <= self._account.begun_us - UNDER_WAY_US:
             raise self._contradiction(told, by_peer=True)
         self._account.peers.too_new += 1
+        self._account.newest_told_us = max(self._account.newest_told_us, told.time_us)
 
     def _contradiction(self, told: GrantHead, *, by_peer: bool) -> ExportBroken:
         who = "the other gateway kept" if by_peer else "this gateway countersigned"
@@ -478,7 +573,9 @@ class _Verification:
 
     def _verify_witness_is_covered(self) -> None:
         for head in sorted(self._witness.values(), key=lambda head: (head.chain_number, head.seq)):
-            if head.seq < self._begins.get(head.chain_id, 0):
+            if any(head.chain_number in chains for chains in self._lost):
+                continue  # said already
+            if head.seq < self._begins.get(head.chain_id, 0) and head.time_us < self._dropped_until_us:
                 self._account.witness.too_old += 1
             elif head.time_us <= self._account.begun_us - UNDER_WAY_US:
                 raise ExportBroken(
@@ -489,6 +586,7 @@ class _Verification:
                 )
             else:
                 self._account.witness.too_new += 1
+                self._account.newest_told_us = max(self._account.newest_told_us, head.time_us)
 
 
 def _records(lines: Iterable[bytes]) -> Iterator[tuple[int, Record]]:
@@ -497,39 +595,47 @@ def _records(lines: Iterable[bytes]) -> Iterator[tuple[int, Record]]:
             record = orjson.loads(line)
         except ValueError:
             record = None
-        if not isinstance(record, dict) or record.get("kind") not in _KINDS:
+        kind = record.get("kind") if isinstance(record, dict) else None
+        if not isinstance(kind, str) or kind not in _KEYS:
             raise ExportBroken("the line is none of an export", line=number)
         yield number, record
 
 
-_KINDS: Final = frozenset({"export", "grant_head", "opening", "row", "month_end", "head", "received_head", "end"})
-
-
 @contextmanager
-def _described(line: int, what: str) -> Iterator[None]:
+def _described(line: int, record: Record) -> Iterator[None]:
     """Have a line that lacks something, or holds what cannot be, told as that."""
+    what = str(record["kind"]).replace("_", " ")
     try:
+        if record.keys() != _KEYS[record["kind"]]:
+            raise ValueError("values are missing, or were added")
         yield
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ExportBroken(f"the line is no {what}: it was altered, or is cut off", line=line) from error
 
 
 def _row(record: Record) -> SealedRow:
-    if record.keys() != _ROW:
-        raise ValueError("columns are missing, or were added")
     return stored_row({name: _value(name, value) for name, value in record.items() if name != "kind"})
 
 
 def _value(name: str, value: Any) -> Any:
+    """By column, never by what stands there: a number and a text of the same bytes have the same hash."""
     if value is None:
         return None
+    if name in _INTEGERS:
+        return _integer(value)
     if name in _UUIDS:
-        return UUID(value)
-    if name in _BYTES:
-        return bytes.fromhex(value)
-    if isinstance(value, str):
-        return value
-    return _integer(value)
+        return UUID(_text(value))
+    return bytes.fromhex(value) if name in _BYTES else _text(value)
+
+
+def _misplaced(row: AuditRow, chain: _OpenChain) -> str | None:
+    """What is wrong with a row, which is whole, standing there."""
+    if row.time_us < chain.begins_us:
+        return "the row is older than the month's end that it follows"
+    due = {"edge-inbound": row.event == Event.READ, "edge-outbound": row.event == Event.QUERY}
+    if not due.get(chain.writer, row.event not in {Event.READ, Event.QUERY}):
+        return f"{chain.writer or 'nobody'}, whose chain this is said to be, writes no row of the event {row.event}"
+    return None
 
 
 def _head(record: Record) -> tuple[Head, bytes]:
@@ -548,6 +654,18 @@ def _place(record: Record) -> tuple[bytes, int, int, bytes]:
 def _grant_head(record: Record) -> SignedGrantHead:
     head = GrantHead(UUID(record["grant_id"]), _integer(record["rows"]), bytes.fromhex(record["hash"]), _integer(record["time_us"]))
     return SignedGrantHead(head, bytes.fromhex(record["signature"]))
+
+
+def _told_head(record: Record) -> SignedGrantHead:
+    if record["head"].keys() != _GRANT_HEAD:
+        raise ValueError("values are missing, or were added")
+    return _grant_head(record["head"])
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("no text")
+    return value
 
 
 def _integer(value: Any) -> int:

@@ -12,7 +12,7 @@ every key of this gateway in hand, still contradicts what the peer kept.
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Final
 from uuid import UUID
@@ -20,6 +20,12 @@ from uuid import UUID
 HASH_BYTES: Final = 32
 CHAIN_ID_BYTES: Final = 16
 SIGNATURE_BYTES: Final = 64
+
+LATE: Final = timedelta(minutes=10)
+"""How long after a month rows of it may still be on their way: a clock may be five minutes behind, and a commit may be repeated.
+
+What was countersigned later than that after the last month that was dropped is not of that month: no retention excuses its absence.
+"""
 
 _GRANT_ROWS: Final = b"mosaic-audit-grant-rows-v1\0"
 _GRANT_HEAD: Final = b"mosaic-audit-grant-head-v1\0"

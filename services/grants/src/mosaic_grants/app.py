@@ -37,6 +37,7 @@ from mosaic_grants.api.seals import SealServicer
 from mosaic_grants.api.users import UserServicer
 from mosaic_grants.config import Config
 from mosaic_grants.domain.enrollment import Enrollments
+from mosaic_grants.domain.openings import Openings
 from mosaic_grants.domain.revocations import Revocations
 from mosaic_grants.domain.sealing import Presence
 from mosaic_grants.domain.sweeps import Sweeps
@@ -105,7 +106,7 @@ def build(config: Config, clock: Clock) -> Application:
         ),
         GrantResolverServicer(ledger),
         PeerCredentialServicer(ledger, keys, users, clock),
-        AuditChainServicer(ledger),
+        AuditChainServicer(ledger, Openings()),
     )
     return Application(
         [operator, internal],

@@ -46,4 +46,7 @@ AUDIT_NOT_CONTINUOUS: Final = "MF030"
 AUDIT_CHAIN_NOT_OPEN: Final = "MF031"
 """append_audit: no such chain, closed, or another writer's."""
 AUDIT_ROW_NOT_PERMITTED: Final = "MF032"
-"""append_audit: an event that is not this writer's to record, or a time more than 5 minutes ahead of the database's clock."""
+"""append_audit: an event that is not this writer's to record; a time before the chain's last row, more than 5 minutes ahead of the
+database's clock, or more than a day behind it."""
+AUDIT_HASH_WRONG: Final = "MF033"
+"""append_audit: a hash is not that of its row."""

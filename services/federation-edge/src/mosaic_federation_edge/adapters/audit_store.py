@@ -7,7 +7,7 @@ import asyncpg
 from mosaic_common.audit import Chain, SealedRow
 from mosaic_common.db.audit_rows import rows_json
 from mosaic_common.db.pool import database_unavailable
-from mosaic_common.db.sqlstates import AUDIT_CHAIN_NOT_OPEN, AUDIT_NOT_CONTINUOUS, AUDIT_ROW_NOT_PERMITTED
+from mosaic_common.db.sqlstates import AUDIT_CHAIN_NOT_OPEN, AUDIT_HASH_WRONG, AUDIT_NOT_CONTINUOUS, AUDIT_ROW_NOT_PERMITTED
 
 from mosaic_federation_edge.adapters.audit_writer import ChainLost, RowsRefused
 from mosaic_federation_edge.adapters.database import Database
@@ -29,6 +29,9 @@ class PostgresAuditStore:
         except asyncpg.PostgresError as error:
             if error.sqlstate in {AUDIT_NOT_CONTINUOUS, AUDIT_CHAIN_NOT_OPEN}:
                 raise ChainLost(error.sqlstate) from None
-            if error.sqlstate == AUDIT_ROW_NOT_PERMITTED or (error.sqlstate and error.sqlstate[:2] in _REFUSED_CLASSES):
+            if error.sqlstate in {AUDIT_ROW_NOT_PERMITTED, AUDIT_HASH_WRONG}:
+                raise RowsRefused(f"{error.sqlstate}: {error}") from None
+            if error.sqlstate and error.sqlstate[:2] in _REFUSED_CLASSES:
+                # Without the message: PostgreSQL's own quote what was written.
                 raise RowsRefused(error.sqlstate) from None
             raise database_unavailable() from error

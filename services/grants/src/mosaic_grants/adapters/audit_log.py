@@ -13,7 +13,7 @@ from mosaic_common.audit import AuditRow, Chain, Head, HeadSigner, SealedRow, Si
 from mosaic_common.audit_heads import CHAIN_ID_BYTES
 from mosaic_common.clock import Clock
 from mosaic_common.db.audit_rows import rows_json
-from mosaic_common.db.sqlstates import AUDIT_CHAIN_NOT_OPEN, AUDIT_NOT_CONTINUOUS
+from mosaic_common.db.sqlstates import AUDIT_CHAIN_NOT_OPEN, AUDIT_HASH_WRONG, AUDIT_NOT_CONTINUOUS, AUDIT_ROW_NOT_PERMITTED
 from mosaic_common.log import logger
 
 from mosaic_grants.adapters.audit_rounds import AuditRounds
@@ -72,6 +72,8 @@ class AuditLog:
                 # Closed, or behind after a failover: what it holds stays; the next row opens another.
                 self._log.error("audit_chain_lost", chain_id=first.chain_id.hex(), seq=first.seq)
                 self._chain = None
+            if error.sqlstate in {AUDIT_ROW_NOT_PERMITTED, AUDIT_HASH_WRONG}:
+                self._log.error("audit_rows_refused", cause=f"{error.sqlstate}: {error}")
             raise
         self._certain = False
         return sealed

@@ -2,27 +2,30 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from itertools import groupby
 from typing import Any, Final
 from uuid import UUID
 
 from mosaic_common.audit import Head, HeadSigner, SignedHead
-from mosaic_common.audit_heads import GrantHead, MonthEnd, month_after, month_start
+from mosaic_common.audit_heads import LATE, GrantHead, MonthEnd, month_after, month_start
 from mosaic_common.clock import Clock
-
-LATE: Final = timedelta(minutes=10)
-"""How long after a month rows of it may still be on their way: a clock may be five minutes behind, and a commit may be repeated."""
 
 # One replica at a time: a grant's history has one order.
 _TAKE_TURN: Final = "SELECT pg_advisory_xact_lock(hashtext('federation_audit_rounds'))"
 _LAST_ROUND: Final = "SELECT max(time_us) FROM federation.federation_audit_heads"
-_MOVED: Final = """
+_AWAKE: Final = """
     SELECT c.chain_id, c.chain_number, c.head_seq, c.head_hash, s.seq AS signed_seq
        FROM federation.federation_audit_chains c
        CROSS JOIN LATERAL (SELECT coalesce(max(h.seq), 0) AS seq FROM federation.federation_audit_heads h
                            WHERE h.chain_id = c.chain_id) s
-       WHERE c.head_seq > s.seq"""
+       WHERE c.moved"""
+# Only what nobody is writing to: a writer that keeps its transaction open must not hold up the rounds. The next one comes by again.
+_FALL_ASLEEP: Final = """
+    UPDATE federation.federation_audit_chains SET moved = false
+       WHERE chain_id IN (SELECT c.chain_id FROM unnest($1::bytea[], $2::bigint[]) AS signed (chain_id, seq)
+                          JOIN federation.federation_audit_chains c ON c.chain_id = signed.chain_id AND c.head_seq = signed.seq
+                          FOR NO KEY UPDATE OF c SKIP LOCKED)"""
 _SIGN: Final = """
     INSERT INTO federation.federation_audit_heads (chain_id, chain_number, seq, hash, time_us, signature)
        VALUES ($1, $2, $3, $4, $5, $6)"""
@@ -89,7 +92,10 @@ class AuditRounds:
     async def countersign(self, connection: Any) -> list[SignedHead]:
         """Sign every head that moved since its last signature, and the heads of the grants whose rows are among them."""
         await connection.execute(_TAKE_TURN)
-        moved = await connection.fetch(_MOVED)
+        awake = await connection.fetch(_AWAKE)
+        moved = [row for row in awake if row.head_seq > row.signed_seq]
+        if still := [row for row in awake if row.head_seq == row.signed_seq]:
+            await connection.execute(_FALL_ASLEEP, [row.chain_id for row in still], [row.signed_seq for row in still])
         if not moved:
             return []
         time_us = max(self._now_us(), (await connection.fetchval(_LAST_ROUND) or 0) + 1)

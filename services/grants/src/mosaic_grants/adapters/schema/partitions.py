@@ -11,17 +11,22 @@ MONTHS_AHEAD: Final = 12
 
 _LOG: Final = f"{SCHEMA}.federation_audit_log"
 _DEFAULT: Final = f"{_LOG}_default"
+# As far as a partition's name has four digits for the year.
+_STRAYED: Final = f"""
+    SELECT DISTINCT date_trunc('month', to_timestamp(time_us / 1000000) AT TIME ZONE 'UTC')::date FROM {_DEFAULT}
+    WHERE time_us >= 0 AND time_us < 253402300800000000"""  # noqa: S608 — a constant
 
 
 def create_audit_partitions(connection: Connection) -> list[str]:
-    """Create what is absent of this month's partition and the next 12. Return the names of those created.
+    """Create what is absent of last month's partition, this one's and the next 12. Return the names of those created.
 
-    Rows that the default partition took meanwhile, because nobody upgraded in time, move to the month they belong to.
+    Last month's, because a row may be dated a day back. Rows that the default partition took meanwhile, because nobody upgraded in
+    time, move to the month they belong to, whichever it is: what lies in none is never dropped, nor is what follows it.
     """
     today: date = connection.exec_driver_sql("SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date").scalar_one()
+    strayed = connection.exec_driver_sql(_STRAYED).scalars().all()
     created = []
-    for ahead in range(MONTHS_AHEAD + 1):
-        month = _add_months(today, ahead)
+    for month in sorted({*strayed, *(_add_months(today, ahead) for ahead in range(-1, MONTHS_AHEAD + 1))}):
         partition = f"{_LOG}_{month:%Y_%m}"
         if connection.exec_driver_sql("SELECT to_regclass(%s)", (partition,)).scalar_one() is None:
             _create(connection, partition, _microseconds(month), _microseconds(_add_months(month, 1)))

@@ -78,8 +78,14 @@ def render_functions() -> tuple[Function, ...]:
         *(family(resource) for family in families for resource in REGISTRY.values()),
         _reading("capabilities", "uuid, bytea", "capabilities", live=_live("capabilities")),
         _reading("schema_version", "", "schema_version"),
-        _function("append_audit", "bytea, bigint, bytea, json", AUDIT_DEFINER, "append_audit", columns=", ".join(AUDIT_COLUMNS)),
+        _append_audit(),
     )
+
+
+def _append_audit() -> Function:
+    hash_of_row = indent(part("audit_hash"), " " * 16).lstrip()
+    columns = ", ".join(AUDIT_COLUMNS)
+    return _function("append_audit", "bytea, bigint, bytea, json", AUDIT_DEFINER, "append_audit", columns=columns, hash=hash_of_row)
 
 
 def _list(resource: Resource) -> Function:

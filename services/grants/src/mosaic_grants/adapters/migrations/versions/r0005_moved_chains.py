@@ -1,0 +1,23 @@
+"""Which chains a round has to look at: not every one that was ever opened."""
+
+from typing import Final
+
+from alembic import op
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.get_bind().exec_driver_sql(_STATEMENTS, execution_options={"no_parameters": True})
+
+
+_STATEMENTS: Final = """
+-- True where rows may be that no round has covered; at first, wherever rows are: the next round looks. No index on head_seq itself:
+-- that changes with every commit, and each would leave entries in every index; this when a chain wakes up or falls asleep.
+ALTER TABLE federation.federation_audit_chains ADD COLUMN moved boolean NOT NULL DEFAULT false;
+UPDATE federation.federation_audit_chains SET moved = true WHERE head_seq > 0;
+CREATE INDEX federation_audit_chains_moved ON federation.federation_audit_chains (chain_id) WHERE moved;
+"""
