@@ -10,8 +10,10 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from mosaic_common.db.sqlstates import CALL_OUT_OF_BOUNDS
+from mosaic_common.db.sqlstates import CALL_OUT_OF_BOUNDS, QUERY_NOT_PARSED
+from mosaic_common.errors import InvalidInput
 from mosaic_common.resources import MAX_QUERY_CHARACTERS, REGISTRY
+from mosaic_federation_edge.domain.search import MAX_EXCLUSIONS, parse_search
 from mosaic_grants.adapters.schema.functions import searches
 from mosaic_grants.adapters.schema.names import OWNER
 from mosaic_grants.adapters.upgrade import upgrade
@@ -384,3 +386,62 @@ def test_refuses_bounds_that_no_caller_may_use(rows: Rows, inbound: Edge, outbou
     with pytest.raises(psycopg.Error) as refused:
         outbound.execute(f"SELECT * FROM federation.local_search_{function}(%s, {arguments})", (grant.subject,))
     assert refused.value.sqlstate == CALL_OUT_OF_BOUNDS
+
+
+STACK: Final = 32
+"""Operators that PostgreSQL's parser keeps open at most (tsquery.c, STACKDEPTH)."""
+
+
+@pytest.mark.parametrize("before", ["", "lighthouse ", "x or ", "x or lighthouse y ", '"a b" or "c d" ', '"a b" '])
+@pytest.mark.parametrize("after", ["a", '"e f"', "a or b c -d"])
+def test_what_the_parser_has_no_room_for_is_no_failure(rows: Rows, inbound: Edge, outbound: Edge, before: str, after: str) -> None:
+    """One OR, one AND within it and as many minus signs as the edge lets through are parsed; a minus too many is told as that."""
+    grant = rows.grant(rows.user())
+    search(inbound, grant, before + "-" * MAX_EXCLUSIONS + after)
+    local_search(outbound, grant.subject, before + "-" * MAX_EXCLUSIONS + after)
+    too_many = before + "-" * (STACK + 1) + after
+    with pytest.raises(psycopg.Error) as refused:
+        search(inbound, grant, too_many)
+    assert refused.value.sqlstate == QUERY_NOT_PARSED
+    with pytest.raises(psycopg.Error) as refused:
+        local_search(outbound, grant.subject, too_many)
+    assert refused.value.sqlstate == QUERY_NOT_PARSED
+    assert inbound.execute("SELECT 1").fetchone(), "the connection goes on"
+
+
+def test_whatever_the_edge_lets_through_is_parsed(rows: Rows, inbound: Edge) -> None:
+    """5,000 strings of what the parser of searches looks at, each with as many minus signs as there may be."""
+    grant = rows.grant(rows.user())
+    choose = random.Random(20310517)
+    atoms = [
+        "a",
+        "or",
+        "OR ",
+        "-",
+        "-",
+        "--",
+        "-" * 9,
+        '"',
+        " ",
+        "(",
+        ")",
+        ":",
+        "*",
+        "&",
+        "|",
+        "!",
+        "<->",
+        "'",
+        "\\",
+        "the",
+        "x-y",
+        "é",
+        "_",
+    ]
+    for _ in range(5_000):
+        text = "".join(choose.choices(atoms, k=choose.choice([6, 12, 40, 120])))[:MAX_QUERY_CHARACTERS]
+        try:
+            asked = parse_search(["tasks"], text, [])
+        except InvalidInput:
+            continue
+        search(inbound, grant, asked.text)

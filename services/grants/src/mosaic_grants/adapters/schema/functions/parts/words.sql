@@ -1,4 +1,9 @@
-    asked := websearch_to_tsquery({configuration}, query);
+    BEGIN
+        asked := websearch_to_tsquery({configuration}, query);
+    EXCEPTION WHEN internal_error THEN
+        -- Its stack of operators is full (tsquery.c, STACKDEPTH): the query's fault, and no failure of this server.
+        RAISE EXCEPTION USING ERRCODE = 'MF021', MESSAGE = 'query cannot be parsed';
+    END;
     -- Words too common to be indexed leave nothing to search for; that is no search for everything.
     IF numnode(asked) = 0 THEN
         asked := NULL;
