@@ -265,6 +265,38 @@ def test_a_search_reads_no_row_of_anybody_else(database: Database, query: str) -
         assert (read <= 60, scans) == (True, 0), f"{read} rows, {scans} scans"
 
 
+@pytest.mark.parametrize(
+    ("teams", "found"),
+    [
+        pytest.param([], 0, id="nothing"),
+        pytest.param(["joined"], 10, id="a team joined"),
+        pytest.param(["left"], 10, id="a team left"),
+        pytest.param(["joined", "left"], 20, id="both"),
+    ],
+)
+@pytest.mark.parametrize("query", ["boiler", '"boiler repair"'])
+def test_a_search_reads_no_own_row_that_the_filter_hides(database: Database, query: str, teams: list[str], found: int) -> None:
+    """Where the filter shows none of 2,000 own rows with the same words, they cost nothing: no time tells of them."""
+    with database.connect() as owner, edge(database, "mosaic_edge_inbound") as inbound:
+        rows = Rows(owner)
+        subject, colleague = rows.user(), rows.user()
+        places = {"joined": rows.team(subject, colleague), "left": rows.team(colleague)}
+        insert = """INSERT INTO public.tasks (owner_id, team_id, updated_at, title, description, status)
+            SELECT %s, %s, now(), 'boiler repair', '', '' FROM generate_series(1, %s) n"""
+        owner.execute(insert, (subject, None, 2_000))
+        owner.execute(insert, (colleague, places["joined"], 10))
+        owner.execute(insert, (subject, places["left"], 10))
+        owner.execute(insert, (colleague, places["left"], 2_000))
+        owner.execute("VACUUM ANALYZE public.tasks")
+        rule = {"include_personal": False, "include_teams": [str(places[team]) for team in teams]}
+        grant = rows.grant(subject, {"resources": ["tasks"], "filters": {"tasks": rule}, "max_rows_per_query": 500})
+        assert len(search(inbound, grant, query)) == found
+        before = fetched(database, inbound)
+        assert len(search(inbound, grant, query)) == found
+        read, scans = (after - then for after, then in zip(fetched(database, inbound), before, strict=True))
+        assert (read <= 6 * found, scans) == (True, 0), f"{read} rows, {scans} scans"
+
+
 # ── embeddings ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
