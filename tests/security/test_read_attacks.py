@@ -24,7 +24,7 @@ from tests.support.authorities import swap_identifiers
 from tests.support.denials import SCOPE, WORD, Denial, Edge, Holder, Refused, refused
 from tests.support.forgeries import forge
 from tests.support.gateway import Gateway
-from tests.support.raw_caller import RawCaller, RawHeaders
+from tests.support.raw_caller import RawCaller, RawHeaders, ResumingTls
 from tests.support.rows import Rows
 
 MIB: Final = 1024 * 1024
@@ -536,7 +536,7 @@ async def test_whatever_stands_in_a_header(edge: Edge, attacker: Holder, tmp_pat
     """Frame by frame, as no library would send it: answered or refused, with nothing of it in the record; the gateway goes on."""
     change, expected = HEADERS[headers]
     before = len(edge.records_of(attacker))
-    async with RawCaller.connect(attacker, tmp_path) as caller:
+    async with RawCaller.connect(attacker, ResumingTls.of(attacker, tmp_path)) as caller:
         answer = await caller.call(change(caller.usual(LIST)), attacker.request(Verb.LIST).SerializeToString())
     assert (ANSWERED if answer.grpc_status == 0 else REFUSED) == expected, answer
     new = edge.records_of(attacker)[before:]
@@ -554,7 +554,7 @@ async def test_the_record_says_which_of_two_paths_was_served(edge: Edge, attacke
     """A call that names two methods gets one of them, and that one is on record."""
     paths = (LIST, "/mosaic.federation.v1.FederationService/GetCapabilities")
     before = len(edge.records_of(attacker))
-    async with RawCaller.connect(attacker, tmp_path) as caller:
+    async with RawCaller.connect(attacker, ResumingTls.of(attacker, tmp_path)) as caller:
         answer = await caller.call(instead(":path", *paths)(caller.usual(LIST)), b"")
     assert answer.grpc_status == 0
     assert list(pb.GetCapabilitiesResponse.FromString(answer.data[5:]).resources) == SCOPE["resources"]
