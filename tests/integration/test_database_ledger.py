@@ -1,11 +1,13 @@
 """What the ledger's tables refuse, whatever a service does."""
 
+import json
 import secrets
 from typing import Final
 from uuid import UUID
 
 import psycopg
 import pytest
+from mosaic_common.resources import SENSITIVE
 
 from tests.support.postgres import Database
 from tests.support.rows import Rows, WrittenGrant
@@ -41,3 +43,35 @@ def test_a_grant_has_one_token_that_can_be_redeemed(module_database: Database) -
             (UUID(int=7), bytes(32), bytes(32), grant.fingerprint, second),
         )
         new_token(grants, grant)
+
+
+NEW_GRANT: Final = """
+    INSERT INTO federation.federation_grants (subject_user_id, peer_id, scope, created_by, approved_by)
+    VALUES (%s, %s, %s, 'otto', %s)
+"""
+
+
+@pytest.mark.parametrize("resource", sorted(SENSITIVE))
+def test_a_sensitive_resource_is_in_no_scope_that_nobody_approved(database: Database, resource: str) -> None:
+    """Neither made by a grants service that forgot to ask, nor slipped into a scope; what has ended may be kept as it was."""
+    scope = json.dumps({"resources": ["tasks", resource], "max_rows_per_query": 5})
+    slipped_in = "UPDATE federation.federation_grants SET scope = %s WHERE id = %s"
+    with database.connect() as owner, database.connect("mosaic_grants") as grants:
+        rows = Rows(owner)
+        user, peer = rows.user(), rows.peer()
+        for nobody in (None, ""):
+            with pytest.raises(psycopg.errors.CheckViolation) as refused:
+                grants.execute(NEW_GRANT, (user, peer, scope, nobody))
+            assert refused.value.diag.constraint_name == "sensitive_resources_are_approved"
+        grants.execute(NEW_GRANT, (user, peer, scope, "olivia"))
+
+        plain = rows.grant(user, {"resources": ["tasks"], "max_rows_per_query": 5})
+        owner.execute("UPDATE federation.federation_grants SET approved_by = NULL WHERE id = %s", (plain.id,))
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            grants.execute(slipped_in, (scope, plain.id))
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            grants.execute("UPDATE federation.federation_grants SET approved_by = 'olivia' WHERE id = %s", (plain.id,))
+        with pytest.raises(psycopg.errors.CheckViolation):
+            owner.execute(slipped_in, (scope, plain.id))
+        owner.execute("UPDATE federation.federation_grants SET status = 'revoked', revoked_at = now() WHERE id = %s", (plain.id,))
+        owner.execute(slipped_in, (scope, plain.id))

@@ -10,8 +10,10 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from mosaic_common.db.sqlstates import CALL_OUT_OF_BOUNDS
+from mosaic_common.db.sqlstates import CALL_OUT_OF_BOUNDS, QUERY_NOT_PARSED
+from mosaic_common.errors import InvalidInput
 from mosaic_common.resources import MAX_QUERY_CHARACTERS, REGISTRY
+from mosaic_federation_edge.domain.search import MAX_EXCLUSIONS, parse_search
 from mosaic_grants.adapters.schema.functions import searches
 from mosaic_grants.adapters.schema.names import OWNER
 from mosaic_grants.adapters.upgrade import upgrade
@@ -263,6 +265,38 @@ def test_a_search_reads_no_row_of_anybody_else(database: Database, query: str) -
         assert (read <= 60, scans) == (True, 0), f"{read} rows, {scans} scans"
 
 
+@pytest.mark.parametrize(
+    ("teams", "found"),
+    [
+        pytest.param([], 0, id="nothing"),
+        pytest.param(["joined"], 10, id="a team joined"),
+        pytest.param(["left"], 10, id="a team left"),
+        pytest.param(["joined", "left"], 20, id="both"),
+    ],
+)
+@pytest.mark.parametrize("query", ["boiler", '"boiler repair"'])
+def test_a_search_reads_no_own_row_that_the_filter_hides(database: Database, query: str, teams: list[str], found: int) -> None:
+    """Where the filter shows none of 2,000 own rows with the same words, they cost nothing: no time tells of them."""
+    with database.connect() as owner, edge(database, "mosaic_edge_inbound") as inbound:
+        rows = Rows(owner)
+        subject, colleague = rows.user(), rows.user()
+        places = {"joined": rows.team(subject, colleague), "left": rows.team(colleague)}
+        insert = """INSERT INTO public.tasks (owner_id, team_id, updated_at, title, description, status)
+            SELECT %s, %s, now(), 'boiler repair', '', '' FROM generate_series(1, %s) n"""
+        owner.execute(insert, (subject, None, 2_000))
+        owner.execute(insert, (colleague, places["joined"], 10))
+        owner.execute(insert, (subject, places["left"], 10))
+        owner.execute(insert, (colleague, places["left"], 2_000))
+        owner.execute("VACUUM ANALYZE public.tasks")
+        rule = {"include_personal": False, "include_teams": [str(places[team]) for team in teams]}
+        grant = rows.grant(subject, {"resources": ["tasks"], "filters": {"tasks": rule}, "max_rows_per_query": 500})
+        assert len(search(inbound, grant, query)) == found
+        before = fetched(database, inbound)
+        assert len(search(inbound, grant, query)) == found
+        read, scans = (after - then for after, then in zip(fetched(database, inbound), before, strict=True))
+        assert (read <= 6 * found, scans) == (True, 0), f"{read} rows, {scans} scans"
+
+
 # ── embeddings ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -384,3 +418,62 @@ def test_refuses_bounds_that_no_caller_may_use(rows: Rows, inbound: Edge, outbou
     with pytest.raises(psycopg.Error) as refused:
         outbound.execute(f"SELECT * FROM federation.local_search_{function}(%s, {arguments})", (grant.subject,))
     assert refused.value.sqlstate == CALL_OUT_OF_BOUNDS
+
+
+STACK: Final = 32
+"""Operators that PostgreSQL's parser keeps open at most (tsquery.c, STACKDEPTH)."""
+
+
+@pytest.mark.parametrize("before", ["", "lighthouse ", "x or ", "x or lighthouse y ", '"a b" or "c d" ', '"a b" '])
+@pytest.mark.parametrize("after", ["a", '"e f"', "a or b c -d"])
+def test_what_the_parser_has_no_room_for_is_no_failure(rows: Rows, inbound: Edge, outbound: Edge, before: str, after: str) -> None:
+    """One OR, one AND within it and as many minus signs as the edge lets through are parsed; a minus too many is told as that."""
+    grant = rows.grant(rows.user())
+    search(inbound, grant, before + "-" * MAX_EXCLUSIONS + after)
+    local_search(outbound, grant.subject, before + "-" * MAX_EXCLUSIONS + after)
+    too_many = before + "-" * (STACK + 1) + after
+    with pytest.raises(psycopg.Error) as refused:
+        search(inbound, grant, too_many)
+    assert refused.value.sqlstate == QUERY_NOT_PARSED
+    with pytest.raises(psycopg.Error) as refused:
+        local_search(outbound, grant.subject, too_many)
+    assert refused.value.sqlstate == QUERY_NOT_PARSED
+    assert inbound.execute("SELECT 1").fetchone(), "the connection goes on"
+
+
+def test_whatever_the_edge_lets_through_is_parsed(rows: Rows, inbound: Edge) -> None:
+    """5,000 strings of what the parser of searches looks at, each with as many minus signs as there may be."""
+    grant = rows.grant(rows.user())
+    choose = random.Random(20310517)
+    atoms = [
+        "a",
+        "or",
+        "OR ",
+        "-",
+        "-",
+        "--",
+        "-" * 9,
+        '"',
+        " ",
+        "(",
+        ")",
+        ":",
+        "*",
+        "&",
+        "|",
+        "!",
+        "<->",
+        "'",
+        "\\",
+        "the",
+        "x-y",
+        "é",
+        "_",
+    ]
+    for _ in range(5_000):
+        text = "".join(choose.choices(atoms, k=choose.choice([6, 12, 40, 120])))[:MAX_QUERY_CHARACTERS]
+        try:
+            asked = parse_search(["tasks"], text, [])
+        except InvalidInput:
+            continue
+        search(inbound, grant, asked.text)

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -321,18 +322,24 @@ BEFORE_LIFECYCLES: Final = """
 """
 
 
-@pytest.fixture
-def before_lifecycles(postgres_server: PostgresServer) -> Iterator[Database]:
-    """A database of the release before, in use."""
-    database = postgres_server.unmigrated("mosaic_before_lifecycles")
+@contextmanager
+def standing_at(server: PostgresServer, revision: str, rows: str) -> Iterator[Database]:
+    """A database of an older release, in use."""
+    database = server.unmigrated(f"mosaic_at_{revision}")
     bootstrap(database.superuser_url, PASSWORDS)
     with _owner(database.url(OWNER)) as connection:
-        command.upgrade(_alembic(connection), "0002")
+        command.upgrade(_alembic(connection), revision)
     with database.connect() as owner:
-        owner.execute(BEFORE_LIFECYCLES)
+        owner.execute(rows.encode())
     yield database
-    with psycopg.connect(postgres_server.superuser_url, autocommit=True) as server:
-        server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database.name)))
+    with psycopg.connect(server.superuser_url, autocommit=True) as superuser:
+        superuser.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database.name)))
+
+
+@pytest.fixture
+def before_lifecycles(postgres_server: PostgresServer) -> Iterator[Database]:
+    with standing_at(postgres_server, "0002", BEFORE_LIFECYCLES) as database:
+        yield database
 
 
 def test_peers_grants_and_keys_of_the_release_before_go_on(before_lifecycles: Database) -> None:
@@ -372,3 +379,41 @@ def test_peers_grants_and_keys_of_the_release_before_go_on(before_lifecycles: Da
                 grants.execute(f"DELETE FROM federation.federation_{table} WHERE activated_at IS NOT NULL".encode())
         grants.execute("DELETE FROM federation.federation_grants WHERE activated_at IS NULL")
         assert owner.execute("SELECT serial, done_at FROM federation.federation_ca_outbox").fetchall() == [(4711, None)]
+
+
+BEFORE_APPROVALS: Final = """
+    INSERT INTO federation.federation_peers (name, common_name, direction, state, created_by, activated_at)
+        VALUES ('home', 'home', 'inbound', 'active', 'otto', now());
+    INSERT INTO federation.federation_grants (subject_user_id, peer_id, status, scope, created_by, approved_by, activated_at,
+        expires_at, revoked_at)
+    SELECT gen_random_uuid(), p.id, g.status, jsonb_build_object('resources', g.resources, 'max_rows_per_query', 5), g.name,
+        g.approved_by, now(), g.expires_at, CASE g.status WHEN 'revoked' THEN now() END
+    FROM federation.federation_peers p, (VALUES
+        ('plain', 'active', '["tasks"]'::jsonb, NULL, NULL),
+        ('approved', 'active', '["credentials"]', 'olivia', NULL),
+        ('slipped in', 'active', '["tasks", "api_keys"]', NULL, NULL),
+        ('slipped in, for a day', 'active', '["credentials"]', '', now() + interval '1 day'),
+        ('slipped in, not redeemed', 'pending', '["credentials"]', NULL, NULL),
+        ('slipped in, over', 'active', '["credentials"]', NULL, now() - interval '1 day'),
+        ('slipped in, revoked', 'revoked', '["credentials"]', NULL, NULL)
+    ) g (name, status, resources, approved_by, expires_at)
+"""
+
+
+def test_a_live_grant_with_a_sensitive_resource_that_nobody_approved_ends(postgres_server: PostgresServer) -> None:
+    """What only a broken service can have left behind answers nothing once the ledger stands where approvals are held; it can be
+    marked as over, and nothing else becomes of it. All others are as they were."""
+    with standing_at(postgres_server, "0004", BEFORE_APPROVALS) as database:
+        listing = "SELECT created_by, expires_at FROM federation.federation_grants"
+        with database.connect() as owner, database.connect("mosaic_grants") as grants:
+            before = dict(owner.execute(listing).fetchall())
+            upgrade(database.url(OWNER))
+            after = dict(owner.execute(listing).fetchall())
+            ended = {name for name, expires_at in after.items() if expires_at != before[name]}
+            assert ended == {"slipped in", "slipped in, for a day", "slipped in, not redeemed"}
+            now = owner.execute("SELECT now()").fetchone()
+            assert all((after[name],) <= (now or ()) for name in ended)
+            with pytest.raises(psycopg.errors.CheckViolation):
+                grants.execute("UPDATE federation.federation_grants SET expires_at = NULL WHERE created_by = 'slipped in'")
+            over = "UPDATE federation.federation_grants SET status = 'expired' WHERE expires_at <= now()"
+            assert grants.execute(over).rowcount == len(ended) + 1

@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID, uuid4
@@ -81,6 +81,8 @@ class Case:
     Attributes:
         spoils: of SPOILS and CERTIFICATES.
         row: of ROWS; of a get.
+        excluded: named in the scope as excluded, too.
+        with_team: the filter of tasks includes the team whose row is else out of scope.
     """
 
     spoils: tuple[str, ...]
@@ -88,6 +90,8 @@ class Case:
     resources: tuple[str, ...]
     row: str = ""
     page_size: int = 0
+    excluded: tuple[str, ...] = ()
+    with_team: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +129,9 @@ ROWS: Final = ("visible", "out of scope", "a stranger's", "absent", "malformed")
 CERTIFICATES: Final = ("never pinned", "of another subject", "of a pending grant")
 
 
-async def make_world(work: Gateway, rows: Rows, spoils: Sequence[str]) -> World:
+async def make_world(
+    work: Gateway, rows: Rows, spoils: Sequence[str], *, excluded: Sequence[str] = (), with_team: bool = False
+) -> World:
     """A grant of its own on rows of its own, spoiled before anybody asks under it: no edge remembers it otherwise."""
     user, stranger = rows.user(), rows.user()
     team = rows.team(user)
@@ -139,7 +145,12 @@ async def make_world(work: Gateway, rows: Rows, spoils: Sequence[str]) -> World:
     grant_id = await work.create_grant(
         user=str(user),
         peer=f"p{uuid4().hex}",
-        scope={"resources": ["tasks", "notes"], "filters": {"tasks": {}}, "max_rows_per_query": 5},
+        scope={
+            "resources": [name for name in ("tasks", "notes") if name not in excluded],
+            "excluded_resources": list(excluded),
+            "filters": {} if "tasks" in excluded else {"tasks": {"include_teams": [str(team)] if with_team else []}},
+            "max_rows_per_query": 5,
+        },
     )
     named = stranger if "of another subject" in spoils else user
     peer = await make_peer(work, rows, grant_id, named, spoils)
@@ -232,7 +243,9 @@ def random_cases() -> Iterator[Case]:
     yield from (_random_case(chance, (spoil,)) for spoil in spoils)
     yield from (Case((), "get", ("tasks",), row=row) for row in ROWS)
     for _ in range(RANDOM_CASES):
-        yield _random_case(chance, tuple(chance.sample(spoils, chance.choice([0, 0, 0, 1, 2, 3]))))
+        case = _random_case(chance, tuple(chance.sample(spoils, chance.choice([0, 0, 0, 1, 2, 3]))))
+        excluded = chance.choice([(), (), ("memory",), ("api_keys", "notes"), ("tasks",)])
+        yield replace(case, excluded=excluded, with_team=chance.choice([False, True]))
 
 
 def _random_case(chance: random.Random, spoils: tuple[str, ...]) -> Case:
@@ -256,7 +269,7 @@ async def test_explains_what_is_enforced(work: Gateway, rows: Rows) -> None:
     reason that the engine and the database have is among them."""
     seen = set()
     for case in random_cases():
-        world = await make_world(work, rows, case.spoils)
+        world = await make_world(work, rows, case.spoils, excluded=case.excluded, with_team=case.with_team)
         at_the_edge = await enforced(work, call_of(world, case))
         assert await explained(work, world, case) == at_the_edge, case
         seen.add((at_the_edge.layer, at_the_edge.reason))

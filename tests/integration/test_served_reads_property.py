@@ -4,7 +4,8 @@ The properties of test_reads_property.py again, of fewer worlds, through enrollm
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 from uuid import UUID
@@ -21,7 +22,21 @@ from mosaic_common.errors import Layer
 from mosaic_common.identity import CA_BROKER, EDGE_INBOUND, ENROLLMENT, GRANTS, OPERATOR
 from mosaic_common.resources import REGISTRY
 
-from tests.support.drawn_reads import QUERIES, SUBJECT, TARGETS, Case, Change, Direction, cases, changes, scopes, untouched, worlds
+from tests.support.drawn_reads import (
+    SUBJECT,
+    Case,
+    Change,
+    Direction,
+    cases,
+    changes,
+    questions,
+    questions_with_answers,
+    scopes,
+    shown_cases,
+    shown_worlds,
+    untouched,
+    worlds,
+)
 from tests.support.gateway import Gateway
 from tests.support.health import serving
 from tests.support.peers import PeerClient, Refusal, refusal
@@ -51,7 +66,7 @@ Recorded = tuple[str, str]
 """Layer and reason."""
 
 SOME: Final = settings(
-    max_examples=12,
+    max_examples=48,
     derandomize=True,
     database=None,
     deadline=None,
@@ -178,22 +193,32 @@ def counted(row: Resource) -> int:
 @pytest.mark.parametrize("large", [pytest.param(0, id="small rows"), pytest.param(4, id="some that fill a page")])
 async def test_a_peer_pages_through_what_is_granted_while_it_changes(site: Site, amount: Amount, large: int) -> None:
     """Every page is what there is to see behind the last; of all pages together no row that stayed is skipped or given twice."""
+    seen = Counter[str]()
+    drawn = st.sampled_from(list(REGISTRY))
 
     @amount
-    @given(cases(st.sampled_from(list(REGISTRY)), large=large), PAGE_SIZES, st.data())
+    @given(cases(drawn, large=large) | shown_cases(drawn, large=large), PAGE_SIZES, st.data())
     def holds(case: Case, page_size: int, data: st.DataObject) -> None:
         to_come = iter(data.draw(st.lists(changes(case.resource), max_size=12)))
         with site.world(case.world):
-            walk(site, case, page_size, to_come)
+            seen.update(walk(site, case, page_size, to_come))
 
     await asyncio.to_thread(holds)
+    assert_met(seen, "a row", "a row under a filter", "several pages", "a cap's cut", "a cap's cut after several pages")
 
 
-def walk(site: Site, case: Case, page_size: int, to_come: Iterator[Change]) -> None:
+def assert_met(seen: Mapping[str, int], *due: str) -> None:
+    """The examples were about something: a property holds of nothing, too."""
+    assert set(due) <= {name for name, count in seen.items() if count}, seen
+
+
+def walk(site: Site, case: Case, page_size: int, to_come: Iterator[Change]) -> Iterator[str]:
+    """Page through everything, and tell what was met on the way."""
     peer, world, token = site.enroll(case.scope), case.world, ""
     served: list[Resource] = []
-    worlds_seen, last = [world], None
+    worlds_seen, last, pages = [world], None, 0
     while True:
+        pages += 1
         shown = behind(visible(world, SUBJECT, case.resource, case.scope), last)
         remaining = case.cap - len(served)
         answer = site.wait(peer.list, case.resource, page_size=page_size, page_token=token)
@@ -218,6 +243,13 @@ def walk(site: Site, case: Case, page_size: int, to_come: Iterator[Change]) -> N
     given_ids = [row.id for row in served if row.id in stayed]
     assert len(given_ids) == len(set(given_ids))
     assert answer.truncated or set(given_ids) == stayed
+    yield from ["a row"] * bool(served) + ["a row under a filter"] * bool(served and is_filtered(case.scope, case.resource))
+    yield from ["several pages"] * (pages > 1) + ["a cap's cut"] * answer.truncated
+    yield from ["a cap's cut after several pages"] * (answer.truncated and pages > 1)
+
+
+def is_filtered(scope: Scope, resource: str) -> bool:
+    return resource in scope.get("filters", {})
 
 
 # ── get, search, capabilities ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -230,15 +262,18 @@ RECORDED: Final = {"out_of_scope": (Layer.SCOPE, "ROW_OUT_OF_SCOPE"), "not_visib
 
 async def test_a_peer_gets_a_row_by_its_id_when_it_is_visible_and_then_only(site: Site, amount: Amount) -> None:
     """Any row there is, and one that is not: one refusal for whatever is not shown, and a record that knows which it was."""
+    seen = Counter[str]()
 
     @amount
-    @given(worlds(*REGISTRY, most=8), scopes(*REGISTRY), st.uuids())
-    def holds(world: World, scope: Scope, unknown: UUID) -> None:
+    @given(scopes(*REGISTRY), st.uuids(), st.data())
+    def holds(scope: Scope, unknown: UUID, data: st.DataObject) -> None:
+        world = data.draw(worlds(*REGISTRY, most=8) | shown_worlds(scope))
         with site.world(world):
             peer = site.enroll(scope)
             for resource, row_id, row in [("tasks", unknown, None), *((row.resource, row.id, row) for row in world.rows)]:
                 request = pb.GetResourceRequest(resource=resource, id=str(row_id))
                 where = located(world, SUBJECT, resource, scope, row_id)
+                seen[f"{where}, under a filter" if is_filtered(scope, resource) else where] += 1
                 if row is not None and where == "visible":
                     assert site.wait(peer.stub.GetResource, request).resource == message(row, site.gateway.name)
                     continue
@@ -249,25 +284,21 @@ async def test_a_peer_gets_a_row_by_its_id_when_it_is_visible_and_then_only(site
                     assert (told, recorded) == (NO_SUCH_ROW, RECORDED[where])
 
     await asyncio.to_thread(holds)
+    assert_met(
+        seen, "visible", "not_visible", *(f"{where}, under a filter" for where in ("visible", "out_of_scope", "not_visible"))
+    )
 
 
 async def test_a_peer_finds_what_is_visible_and_matches_in_all_that_it_asks(site: Site, amount: Amount) -> None:
     """By words, by embedding, by both; of several resources the best of each, then the second of each, within page and cap."""
+    seen = Counter[str]()
 
-    @amount
-    @given(
-        worlds(*REGISTRY),
-        scopes(*REGISTRY),
-        st.lists(st.sampled_from(list(REGISTRY)), min_size=1, max_size=4),
-        st.just("") | QUERIES,
-        st.none() | TARGETS,
-        PAGE_SIZES,
-        st.booleans(),
-    )
-    def holds(
-        world: World, scope: Scope, names: list[str], query: str, target: Direction | None, page_size: int, within: bool
-    ) -> None:
-        asked_of = list(dict.fromkeys(name for name in names if is_granted(scope, name) or not within)) or list(scope["resources"])
+    @settings(amount, max_examples=2 * amount.max_examples)  # most of all can be asked of a search
+    @given(scopes(*REGISTRY), PAGE_SIZES, st.data())
+    def holds(scope: Scope, page_size: int, data: st.DataObject) -> None:
+        world = data.draw(worlds(*REGISTRY) | shown_worlds(scope) | shown_worlds(scope))
+        asked = data.draw(questions() | questions_with_answers(world, scope) | questions_with_answers(world, scope))
+        asked_of, query, target = asked.resources, asked.query, asked.target
         request = pb.SearchResourcesRequest(
             resources=[*asked_of, asked_of[0]], query=query, embedding=target or (), page_size=page_size
         )
@@ -285,9 +316,16 @@ async def test_a_peer_finds_what_is_visible_and_matches_in_all_that_it_asks(site
             Asked(by_words, target if REGISTRY[name].embedding else None).hits(visible(world, SUBJECT, name, scope))
             for name in asked_of
         ]
-        assert_hits(answer, found, min(rows_of(page_size), scope["max_rows_per_query"]), site.gateway.name)
+        cap, count = scope["max_rows_per_query"], sum(map(len, found))
+        assert_hits(answer, found, min(rows_of(page_size), cap), site.gateway.name)
+        seen["a hit"] += bool(count)
+        seen["a hit under a filter"] += any(hits and is_filtered(scope, name) for name, hits in zip(asked_of, found, strict=True))
+        seen["hits of several resources"] += sum(map(bool, found)) > 1
+        seen["a page's cut"] += rows_of(page_size) < min(count, cap)
+        seen["a cap's cut"] += cap < min(count, rows_of(page_size))
 
     await asyncio.to_thread(holds)
+    assert_met(seen, "a hit", "a hit under a filter", "hits of several resources", "a page's cut", "a cap's cut")
 
 
 def is_search(resources: Sequence[str], query: str, target: Direction | None) -> bool:
@@ -309,7 +347,7 @@ def assert_hits(answer: pb.SearchResourcesResponse, found: Sequence[Sequence[Hit
 async def test_a_peer_learns_its_own_grant(site: Site, amount: Amount) -> None:
     """Resources in the order of the scope, what is excluded, and the cap."""
 
-    @amount
+    @settings(amount, max_examples=amount.max_examples // 4)
     @given(worlds("tasks", most=1), scopes(*REGISTRY))
     def holds(world: World, scope: Scope) -> None:
         with site.world(world):

@@ -10,27 +10,35 @@ tests/integration/test_revocations.py.
 
 import asyncio
 import base64
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any, Final
 from uuid import UUID, uuid4
 
 import grpc
 import pytest
+from mosaic_common.audit import Outcome
+from mosaic_common.db.sqlstates import CALL_OUT_OF_BOUNDS
 from mosaic_common.decision import Verb
 from mosaic_common.errors import Layer
-from mosaic_common.identity import EDGE_INBOUND
+from mosaic_common.identity import EDGE_INBOUND, GRANTS
 from mosaic_common.oids import GRANT_ID_OID, SUBJECT_USER_ID_OID
 from mosaic_common.page_tokens import LIFETIME, PageBinding, PagePosition, PageTokens, QueryHasher
+from mosaic_common.rpc.status import internal_error
 from mosaic_federation_edge.domain.limits import DEFAULT_LIMITS, Limits
 from mosaic_federation_edge.domain.rate_limit import Rate
 
 from tests.support import authorities as lies
 from tests.support.authorities import Lie
 from tests.support.clock import FakeClock
-from tests.support.denials import SCOPE, Change, Denial, Edge, Holder, in_turn, refused, sql
+from tests.support.denials import SCOPE, Change, Denial, Edge, Holder, in_turn, path_of, refused, sql
 from tests.support.gateway import Gateway
+from tests.support.raw_caller import RawCaller, ResumingTls
 from tests.support.rows import Rows
 
 UNAUTHENTICATED, PERMISSION_DENIED = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED
@@ -227,6 +235,32 @@ async def test_a_certificate_expires_on_an_open_connection(work: Gateway, rows: 
             answer = await holder.refused(verb)
             answer.assert_is(NOT_ACCEPTED)
             holder.assert_recorded(answer, None, NOT_ACCEPTED, of_peer=False, identified=False)
+
+
+async def test_a_certificate_expires_before_its_session_is_resumed(work: Gateway, rows: Rows, tmp_path: Path) -> None:
+    """A resumed handshake shows no certificate and is let in; the one that the session began with is looked at by each call."""
+    clock = FakeClock(datetime.now(UTC) - timedelta(minutes=1))
+    end = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=1)
+    async with Edge.serve(work, rows, clock=clock) as edge, edge.holder(lies.with_not_after(end)) as holder:
+        tls = ResumingTls.of(holder, tmp_path)
+        for is_resumed in (False, True):
+            async with RawCaller.connect(holder, tls) as caller:
+                assert (await caller.call(caller.usual(path_of(Verb.LIST)), as_sent(holder, Verb.LIST))).grpc_status == 0
+                assert caller.tls.session_reused is is_resumed
+                tls.session = caller.tls.session
+        clock.advance(end - clock.now())
+        for verb in VERBS:
+            async with RawCaller.connect(holder, tls) as caller:
+                answer = await caller.call(caller.usual(path_of(verb)), as_sent(holder, verb))
+                assert caller.tls.session_reused
+            assert (answer.grpc_status, answer.info.reason) == (NOT_ACCEPTED.code.value[0], NOT_ACCEPTED.reason)
+            assert dict(answer.info.metadata) == {"http_status": "401", "request_id": answer.info.metadata["request_id"]}
+            [row] = edge.recorded(answer.info.metadata["request_id"])
+            assert (row["outcome"], row["denied_layer"], row["denied_reason"]) == ("denied", "certificate", NOT_ACCEPTED.reason)
+
+
+def as_sent(holder: Holder, verb: Verb) -> bytes:
+    return holder.request(verb).SerializeToString()
 
 
 TOKEN_INVALID: Final = Denial(INVALID_ARGUMENT, 400, "PAGE_TOKEN_INVALID", Layer.REQUEST)
@@ -607,6 +641,131 @@ async def test_a_message_that_is_too_large(edge: Edge, verb: Verb) -> None:
         assert await holder.ask(verb)
         found = await counted(lambda: edge.records_of(holder), 2)
         assert [row["denied_reason"] for row in found if row["outcome"] == "denied"] == ["MESSAGE_MALFORMED"]
+
+
+# ── a dependency that is down, a database that is late, a defect of ours ──────────────────────────────────────────────────────────
+
+UNAVAILABLE: Final = Denial(
+    grpc.StatusCode.UNAVAILABLE,
+    503,
+    "DEPENDENCY_UNAVAILABLE",
+    Layer.DEPENDENCY,
+    told={"remediation": "Tell the operator of that gateway this request id."},
+    outcome=Outcome.ERROR,
+)
+INTERNAL: Final = Denial(grpc.StatusCode.INTERNAL, 500, "INTERNAL", None, outcome=Outcome.ERROR)
+TOO_LONG: Final = Denial(grpc.StatusCode.DEADLINE_EXCEEDED, 504, "DEADLINE_EXCEEDED", Layer.REQUEST, outcome=Outcome.ERROR)
+TRY_AGAIN: Final = "The gateway cannot answer right now; try again later."
+
+
+@pytest.mark.parametrize("verb", VERBS)
+async def test_a_read_that_the_database_fails(edge: Edge, verb: Verb) -> None:
+    """Whatever is the matter with it, it is a dependency that is down, which the peer is not told; the record can be written."""
+    async with edge.holder() as holder:
+        await holder.ask(Verb.CAPABILITIES)
+        with failing(edge, function_of(verb), "58030"):  # io_error
+            answer = await holder.refused(verb)
+        answer.assert_is(UNAVAILABLE)
+        assert answer.message == TRY_AGAIN
+        holder.assert_recorded(answer, verb, UNAVAILABLE, hashed=verb is not Verb.CAPABILITIES)
+        assert await holder.ask(verb)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+async def test_a_defect_of_ours(edge: Edge, verb: Verb) -> None:
+    """An exception that nobody expected: one fixed text and the request id, under which the log has the rest; on record too."""
+    async with edge.holder() as holder:
+        await holder.ask(Verb.CAPABILITIES)
+        with failing(edge, function_of(verb), CALL_OUT_OF_BOUNDS):  # which says that this edge's own code is wrong
+            answer = await holder.refused(verb)
+        answer.assert_is(INTERNAL)
+        assert answer.message == internal_error().message
+        holder.assert_recorded(answer, verb, INTERNAL, hashed=verb is not Verb.CAPABILITIES)
+        assert await holder.ask(verb)
+
+
+@contextmanager
+def failing(edge: Edge, function: str, sqlstate: str) -> Iterator[None]:
+    """A read function that raises, with a text that nobody may be told."""
+    owner = edge.rows.owner
+    [(definition,)] = owner.execute(
+        "SELECT pg_get_functiondef(p.oid) FROM pg_proc p WHERE p.pronamespace = 'federation'::regnamespace AND p.proname = %s",
+        (function,),
+    ).fetchall()
+    raising = f"\nBEGIN\n    RAISE EXCEPTION USING ERRCODE = '{sqlstate}', MESSAGE = 'on mosaic-postgres-1';\n"
+    owner.execute(definition.replace("\nBEGIN\n", raising, 1).encode())
+    try:
+        yield
+    finally:
+        owner.execute(definition.encode())
+
+
+async def test_a_search_that_takes_too_long(edge: Edge, work: Gateway) -> None:
+    """A second, then it is refused and on record, while another's list of what nobody holds is answered."""
+    async with edge.holder() as holder, edge.holder() as other:
+        for each in (holder, other):
+            await each.ask(Verb.CAPABILITIES)
+        with work.database.connect() as owner, owner.transaction():
+            owner.execute("LOCK TABLE public.notes IN ACCESS EXCLUSIVE MODE")
+            began = time.monotonic()
+            searching = asyncio.create_task(holder.refused(Verb.SEARCH, "notes"))
+            listed = await other.ask(Verb.LIST)
+            assert (len(listed.resources), searching.done()) == (1, False)
+            answer = await searching
+            assert 1 <= time.monotonic() - began < 5
+        answer.assert_is(TOO_LONG)
+        holder.assert_recorded(answer, Verb.SEARCH, TOO_LONG, resource="notes", hashed=True)
+        assert await holder.ask(Verb.SEARCH, "notes")
+
+
+async def test_while_postgres_is_away_nothing_is_answered(work: Gateway, rows: Rows) -> None:
+    """Every verb: one answer, which does not say what is down. Nothing can be written meanwhile; once it can, each is on record."""
+    async with Edge.serve(work, rows) as edge, edge.holder() as holder:
+        await holder.ask(Verb.CAPABILITIES)
+        async with edge.relay.away():
+            answers = {verb: await holder.refused(verb) for verb in VERBS}
+            for answer in answers.values():
+                answer.assert_is(UNAVAILABLE)
+                assert (answer.message, edge.recorded(answer.request_id)) == (TRY_AGAIN, [])
+            assert len({answer.comparable for answer in answers.values()}) == 1
+        for verb, answer in answers.items():
+            await counted(partial(edge.recorded, answer.request_id), 1)
+            holder.assert_recorded(answer, verb, UNAVAILABLE, hashed=verb is not Verb.CAPABILITIES)
+            assert await holder.ask(verb)
+
+
+async def test_while_grants_is_away_nobody_unknown_is_answered(work: Gateway, edge: Edge, rows: Rows) -> None:
+    """Every verb of a grant that the edge has not heard of: the same answer again, before the database is asked, and on record."""
+    async with Edge.serve(work, rows) as alone, alone.holder() as known, alone.holder() as holder, edge.holder() as elsewhere:
+        await known.ask(Verb.CAPABILITIES)  # now the edge has a chain to write to
+        await work.stop(GRANTS)
+        try:
+            heard = set[bytes]()
+            for verb in VERBS:
+                with alone.relay.noting() as asked:
+                    answer = await holder.refused(verb)
+                assert asked.reads == []
+                answer.assert_is(UNAVAILABLE)
+                assert answer.message == TRY_AGAIN
+                holder.assert_recorded(answer, verb, UNAVAILABLE, of_peer=False)
+                heard.add(answer.comparable)
+            assert len(heard) == 1
+        finally:
+            await work.start(GRANTS)
+        for each in (holder, elsewhere):
+            await answered_again(each)
+
+
+async def answered_again(holder: Holder) -> None:
+    """Wait until the edge has found what was away."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await holder.ask(Verb.CAPABILITIES)
+            except grpc.aio.AioRpcError:
+                await asyncio.sleep(0.1)
+            else:
+                return
 
 
 # ── several things wrong at once ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -77,6 +77,24 @@ async def test_a_pending_grant_looks_like_none(work: Gateway, ask: Callable[[Pee
     assert await refused_bytes(ask(forged_peer(work, offer.grant_id, uuid4()))) == of_nobody
 
 
+async def test_a_pending_grant_looks_like_none_while_grants_is_away(work: Gateway) -> None:
+    """The edge forgets both at the same age; what it says then is said of either."""
+    offer = await Offer.make(work)
+    pending, of_nobody = forged_peer(work, offer.grant_id, offer.subject), forged_peer(work, uuid4(), uuid4())
+    heard = [await refused_bytes(list_tasks(peer)) for peer in (pending, of_nobody)]
+    assert heard[0] == heard[1]
+    await work.stop(GRANTS)
+    try:
+        async with asyncio.timeout(4):  # below the 5 s for which a live grant is remembered
+            while (forgotten := await refused_bytes(list_tasks(of_nobody))) == heard[1]:
+                await asyncio.sleep(0.05)
+        assert b"DEPENDENCY_UNAVAILABLE" in forgotten
+        assert await refused_bytes(list_tasks(pending)) == forgotten
+    finally:
+        await work.start(GRANTS)
+        await serving(work.internal_channel(EDGE_INBOUND, caller=OPERATOR), GRANTS)
+
+
 @pytest.fixture(scope="module")
 async def heard_grants(
     postgres_server: PostgresServer, valkey: EmbeddedValkey, tmp_path_factory: pytest.TempPathFactory

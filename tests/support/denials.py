@@ -20,7 +20,7 @@ from google.rpc import error_details_pb2, status_pb2
 from mosaic.federation.v1 import federation_pb2 as pb
 from mosaic.federation.v1 import federation_pb2_grpc
 from mosaic_cli.dev.ports import choose_free_ports
-from mosaic_common.audit import AuditRow
+from mosaic_common.audit import AuditRow, Outcome
 from mosaic_common.clock import Clock
 from mosaic_common.config import load
 from mosaic_common.decision import Verb
@@ -50,6 +50,10 @@ _METHODS: Final = {
 }
 
 
+def path_of(verb: Verb) -> str:
+    return f"/mosaic.federation.v1.FederationService/{_METHODS[verb]}"
+
+
 @dataclass(frozen=True, slots=True)
 class Denial:
     """One row of the denial table of contracts.md.
@@ -59,16 +63,18 @@ class Denial:
         violations: fields of BadRequest.
         recorded: what the audit row says where the answer says less.
         retried: RetryInfo is there.
+        outcome: as it is on record.
     """
 
     code: grpc.StatusCode
     http_status: int
     reason: str
-    layer: Layer
+    layer: Layer | None
     told: Mapping[str, str] = field(default_factory=dict)
     violations: tuple[str, ...] = ()
     recorded: str = ""
     retried: bool = False
+    outcome: Outcome = Outcome.DENIED
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +270,7 @@ class Holder:
 
     def raw(self, verb: Verb) -> Any:
         """The same method, for bytes that are no message."""
-        return self.channel.stream_unary(f"/mosaic.federation.v1.FederationService/{_METHODS[verb]}")
+        return self.channel.stream_unary(path_of(verb))
 
     def assert_recorded(
         self,
@@ -296,7 +302,7 @@ class Holder:
             "token_id": None,
             "verb": verb,
             "resource": "" if verb in {None, Verb.CAPABILITIES} else resource,
-            "outcome": "denied",
+            "outcome": denial.outcome,
             "denied_layer": denial.layer,
             "denied_reason": denial.recorded or denial.reason,
             "status_code": denial.code.value[0],

@@ -8,7 +8,7 @@ from uuid import UUID
 from hypothesis import strategies as st
 from mosaic_common.resources import REGISTRY, ColumnType, Resource
 
-from tests.support.reference_reads import Moment, Row, Scope, World
+from tests.support.reference_reads import Moment, Row, Scope, World, is_native, is_within, visible
 
 USERS: Final = tuple(UUID(f"{number}a5e0000-0000-4000-8000-000000000000") for number in (3, 1, 2))
 SUBJECT: Final = USERS[0]
@@ -118,7 +118,7 @@ class Case:
 
 
 @st.composite
-def worlds(draw: Draw, *resources: str, most: int = 24, large: int = 0) -> World:
+def worlds(draw: Draw, *resources: str, most: int = 24, large: int = 0, least: int = 0) -> World:
     """Three users, up to three teams, and rows of these resources.
 
     Args:
@@ -127,7 +127,7 @@ def worlds(draw: Draw, *resources: str, most: int = 24, large: int = 0) -> World
     teams = TEAMS[: draw(st.integers(0, len(TEAMS)))]
     members = frozenset((user, team) for user in USERS for team in teams if draw(st.booleans()))
     kinds = st.one_of(*(_rows(REGISTRY[resource], teams) for resource in resources))
-    least = draw(st.sampled_from([0, most // 2]))  # left to itself, hypothesis draws five or so
+    least = least or draw(st.sampled_from([0, most // 2]))  # left to itself, hypothesis draws five or so
     rows = draw(st.lists(kinds, min_size=least, max_size=most, unique_by=lambda row: row.id))
     for position in range(min(draw(st.integers(0, large)), len(rows))):
         rows[position] = _with_text(rows[position], draw(_LARGE))
@@ -138,6 +138,30 @@ def worlds(draw: Draw, *resources: str, most: int = 24, large: int = 0) -> World
 def cases(draw: Draw, resources: st.SearchStrategy[str], *, most: int = 24, large: int = 0) -> Case:
     resource = draw(resources)
     return Case(resource, draw(worlds(resource, most=most, large=large)), draw(scopes(resource)))
+
+
+@st.composite
+def shown_worlds(draw: Draw, scope: Scope, *, large: int = 0) -> World:
+    """A world of a dozen rows and more, of which such a scope shows most where it can show any: what is drawn without regard to it
+    is hidden more often than not."""
+    world = draw(worlds(*scope["resources"], large=large, least=12))
+    return replace(world, rows=tuple(draw(_mostly_shown(world, scope, row)) for row in world.rows))
+
+
+@st.composite
+def shown_cases(draw: Draw, resources: st.SearchStrategy[str], *, large: int = 0) -> Case:
+    resource = draw(resources)
+    scope = draw(scopes(resource))
+    return Case(resource, draw(shown_worlds(scope, large=large)), scope)
+
+
+@st.composite
+def _mostly_shown(draw: Draw, world: World, scope: Scope, row: Row) -> Row:
+    moved = [replace(row, owner=owner, team=team) for owner in USERS for team in (None, *world.teams)]
+    shown = [each for each in moved if is_native(world, SUBJECT, each) and is_within(scope, SUBJECT, each)]
+    if not shown or draw(st.integers(0, 5)) == 5:
+        return row
+    return replace(draw(st.sampled_from(shown)), updated_at=draw(st.sampled_from([SHARED, *MOMENTS[:3]])))
 
 
 def _with_text(row: Row, text: str) -> Row:
@@ -205,6 +229,33 @@ _TERMS: Final = st.one_of(
 )
 QUERIES: Final = _PHRASES | st.lists(_TERMS, min_size=1, max_size=5).map(lambda terms: " ".join(terms)[:512])
 TARGETS: Final = st.sampled_from([*DIRECTIONS, *(DIRECTIONS[0].times(scale) for scale in (1e-30, 1e30))])
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A search as a peer may ask it; ``target`` is an embedding."""
+
+    resources: list[str]
+    query: str
+    target: Direction | None
+
+
+@st.composite
+def questions(draw: Draw) -> Question:
+    """Anything, of anything."""
+    names = draw(st.lists(st.sampled_from(list(REGISTRY)), min_size=1, max_size=4, unique=True))
+    return Question(names, draw(st.just("") | QUERIES), draw(st.none() | TARGETS))
+
+
+@st.composite
+def questions_with_answers(draw: Draw, world: World, scope: Scope) -> Question:
+    """What the scope grants, by words of the rows that it shows; where one has them, by embeddings too."""
+    names = draw(st.lists(st.sampled_from(scope["resources"]), min_size=1, unique=True))
+    texts = [row.searched.split() for name in names for row in visible(world, SUBJECT, name, scope)]
+    words = sorted({word for text in texts for word in text if len(word) < 100})
+    query = st.lists(st.sampled_from(words), min_size=1, max_size=4).map(" or ".join) if words else QUERIES
+    near = any(REGISTRY[name].embedding for name in names)
+    return Question(names, draw(query), draw(st.none() | TARGETS if near else st.none()))
 
 
 # ── what changes meanwhile ────────────────────────────────────────────────────────────────────────────────────────────────────────

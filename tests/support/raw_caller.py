@@ -1,15 +1,17 @@
 """A client that keeps no rule of HTTP/2 and gRPC: it sends header blocks that no library would, and reads what comes back."""
 
 import asyncio
+import base64
 import ssl
 import struct
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 from urllib.parse import unquote
 
+from google.rpc import error_details_pb2, status_pb2
 from hpack import Decoder, Encoder, NeverIndexedHeaderTuple
 from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
 from mosaic_common.identity import EDGE_INBOUND, OPERATOR, dns_name
@@ -44,6 +46,35 @@ class RawAnswer:
     def message(self) -> str:
         return unquote(self.headers.get("grpc-message", ""))
 
+    @property
+    def info(self) -> error_details_pb2.ErrorInfo:
+        """What our own code said of a refusal."""
+        packed = self.headers["grpc-status-details-bin"]
+        info = error_details_pb2.ErrorInfo()
+        status_pb2.Status.FromString(base64.b64decode(packed + "=" * (-len(packed) % 4))).details[0].Unpack(info)
+        return info
+
+
+class ResumingTls(ssl.SSLContext):
+    """Continues the TLS session that an earlier connection left: asyncio has no argument for it."""
+
+    session: ssl.SSLSession | None = None
+
+    @classmethod
+    def of(cls, holder: Holder, folder: Path) -> Self:
+        """Args: folder: an empty one; TLS takes keys from files only."""
+        chain, key = folder / "chain.pem", folder / "key.pem"
+        chain.write_bytes(holder.chain)
+        key.write_bytes(holder.key)
+        tls = cls(ssl.PROTOCOL_TLS_CLIENT)
+        tls.load_verify_locations(holder.edge.gateway.pki / OPERATOR / "service-root.pem")
+        tls.set_alpn_protocols(["h2"])
+        tls.load_cert_chain(chain, key)
+        return tls
+
+    def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:
+        return super().wrap_bio(*arguments, **{**named, "session": self.session})
+
 
 @dataclass(slots=True)
 class RawCaller:
@@ -57,23 +88,21 @@ class RawCaller:
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, holder: Holder, folder: Path) -> AsyncIterator[Self]:
-        """Args: folder: an empty one; TLS takes keys from files only."""
+    async def connect(cls, holder: Holder, tls: ssl.SSLContext) -> AsyncIterator[Self]:
         gateway = holder.edge.gateway
-        chain, key = folder / "chain.pem", folder / "key.pem"
-        chain.write_bytes(holder.chain)
-        key.write_bytes(holder.key)
-        context = ssl.create_default_context(cafile=str(gateway.pki / OPERATOR / "service-root.pem"))
-        context.set_alpn_protocols(["h2"])
-        context.load_cert_chain(chain, key)
         host, _, port = gateway.addresses[EDGE_INBOUND, "public"].rpartition(":")
         name = dns_name(EDGE_INBOUND, gateway.name)
-        reader, writer = await asyncio.open_connection(host, int(port), ssl=context, server_hostname=name)
+        reader, writer = await asyncio.open_connection(host, int(port), ssl=tls, server_hostname=name)
         writer.write(PREFACE + SettingsFrame(0).serialize())
         try:
             yield cls(reader, writer, name)
         finally:
             writer.transport.abort()
+
+    @property
+    def tls(self) -> ssl.SSLObject:
+        found: ssl.SSLObject = self.writer.get_extra_info("ssl_object")
+        return found
 
     def usual(self, path: str) -> list[tuple[str, str | bytes]]:
         """The headers of a call that keeps the rules."""

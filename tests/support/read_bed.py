@@ -142,4 +142,5 @@ def _document(row: Row) -> Mapping[str, str | None]:
 
 def write_scope(owner: psycopg.Connection, grant_id: str, scope: Scope) -> None:
     """Whatever `grant create` would have said of it: teams that the subject has left by now stand in older scopes."""
-    owner.execute("UPDATE federation.federation_grants SET scope = %s::jsonb WHERE id = %s", (json.dumps(scope), grant_id))
+    statement = "UPDATE federation.federation_grants SET scope = %s::jsonb, approved_by = 'test' WHERE id = %s"
+    owner.execute(statement, (json.dumps(scope), grant_id))

@@ -74,12 +74,12 @@ class Rows:
         return peer
 
     def grant(self, subject: UUID, scope: Mapping[str, Any] = _EVERYTHING) -> WrittenGrant:
-        """An active grant of an active peer with an active certificate."""
+        """An active grant of an active peer with an active certificate, approved whatever it names."""
         grant = WrittenGrant(id=uuid4(), fingerprint=sha256(uuid4().bytes).digest(), peer_id=self.peer(), subject=subject)
         values = {"id": grant.id, "subject_user_id": subject, "peer_id": grant.peer_id, "status": "active"}
         self.insert(
             "federation.federation_grants",
-            {**values, "scope": json.dumps(scope), "created_by": "test", "activated_at": datetime.now(UTC)},
+            {**values, "scope": json.dumps(scope), "created_by": "test", "approved_by": "test", "activated_at": datetime.now(UTC)},
         )
         self.certificate(grant.id, grant.fingerprint)
         return grant

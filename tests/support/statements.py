@@ -59,6 +59,7 @@ class StatementRelay:
     url: str = ""
     _asked: Asked | None = None
     _relaying: set[asyncio.Task[None]] = field(default_factory=set)
+    _is_away: bool = False
 
     @classmethod
     @asynccontextmanager
@@ -74,9 +75,7 @@ class StatementRelay:
             yield relay
         finally:
             server.close()
-            for task in relay._relaying:
-                task.cancel()
-            await asyncio.gather(*relay._relaying, return_exceptions=True)
+            await relay._hang_up()
 
     @contextmanager
     def noting(self) -> Iterator[Asked]:
@@ -87,7 +86,25 @@ class StatementRelay:
         finally:
             self._asked = None
 
+    @asynccontextmanager
+    async def away(self) -> AsyncIterator[None]:
+        """An outage, for the service alone: every connection breaks, and none is let in while the block runs."""
+        self._is_away = True
+        try:
+            await self._hang_up()
+            yield
+        finally:
+            self._is_away = False
+
+    async def _hang_up(self) -> None:
+        for task in self._relaying:
+            task.cancel()
+        await asyncio.gather(*self._relaying, return_exceptions=True)
+
     def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_away:
+            writer.transport.abort()
+            return
         task = asyncio.create_task(self._relay(reader, writer))
         self._relaying.add(task)
         task.add_done_callback(self._relaying.discard)

@@ -41,6 +41,8 @@ REFUSALS: Final[Mapping[str, Refusal]] = MappingProxyType(
 
 CALL_OUT_OF_BOUNDS: Final = "MF020"
 """Our own mistake, never a peer's: row_limit, keyset or isolation level that no caller may use."""
+QUERY_NOT_PARSED: Final = "MF021"
+"""A search for which PostgreSQL's parser has no room, though it is within what the edge lets through."""
 AUDIT_NOT_CONTINUOUS: Final = "MF030"
 """append_audit: the rows do not continue the chain's head, and are not what it holds already."""
 AUDIT_CHAIN_NOT_OPEN: Final = "MF031"

@@ -5,10 +5,10 @@ from typing import Any, Final
 
 import asyncpg
 from mosaic_common.db.pool import NO_SCHEMA, Pool, database_unavailable
-from mosaic_common.db.sqlstates import CALL_OUT_OF_BOUNDS, REFUSALS
+from mosaic_common.db.sqlstates import CALL_OUT_OF_BOUNDS, QUERY_NOT_PARSED, REFUSALS
 from mosaic_common.db.version import SCHEMA_VERSION
 from mosaic_common.decision import Denied
-from mosaic_common.errors import ConfigurationError, Layer, Reason, Unavailable
+from mosaic_common.errors import ConfigurationError, InvalidInput, Layer, Reason, Unavailable, Violation
 from mosaic_common.log import logger
 
 COMMAND_SECONDS: Final = 3.0
@@ -40,6 +40,7 @@ class Database:
 
         Raises:
             AccessDenied, CertificateRefused: what a read function refused with.
+            InvalidInput: a search that PostgreSQL cannot parse.
             Unavailable: no answer, or not in the time that a statement may take.
         """
         try:
@@ -51,6 +52,13 @@ class Database:
                 raise Denied(refusal.reason, metadata=metadata).to_error() from None
             if error.sqlstate == CALL_OUT_OF_BOUNDS:
                 raise
+            if error.sqlstate == QUERY_NOT_PARSED:
+                raise InvalidInput(
+                    Reason.REQUEST_INVALID,
+                    "There is no such search.",
+                    layer=Layer.REQUEST,
+                    violations=[Violation("query", "must be simpler")],
+                ) from None
             if error.sqlstate == STATEMENT_TIMEOUT:
                 raise Unavailable(
                     Reason.DEADLINE_EXCEEDED, "The database did not finish in time; ask for less.", layer=Layer.REQUEST

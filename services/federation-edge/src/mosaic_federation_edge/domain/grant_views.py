@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 from uuid import UUID
 
-from mosaic_common.decision import GrantView
+from mosaic_common.decision import GrantStatus, GrantView
 
 MAX_AGE_SECONDS: Final = 5.0
 NEGATIVE_MAX_AGE_SECONDS: Final = 1.0
@@ -36,7 +36,9 @@ class _Remembered:
     asked_at: float
 
     def is_fresh(self, now: float, max_age_seconds: float) -> bool:
-        return now - self.asked_at < (NEGATIVE_MAX_AGE_SECONDS if self.view is None else max_age_seconds)
+        # Of a pending grant no longer than of none: while grants is away, their ages would tell them apart.
+        is_none = self.view is None or self.view.status is GrantStatus.PENDING
+        return now - self.asked_at < (NEGATIVE_MAX_AGE_SECONDS if is_none else max_age_seconds)
 
 
 class GrantViews:
@@ -50,7 +52,7 @@ class GrantViews:
         self._asking: Final[dict[UUID, asyncio.Task[GrantView | None]]] = {}
 
     async def find(self, grant_id: UUID, *, max_age_seconds: float = MAX_AGE_SECONDS) -> GrantView | None:
-        """Return a view at most so old (an absence at most 1 s), or None when there is no such grant.
+        """Return a view at most so old (an absence or a pending one at most 1 s), or None when there is no such grant.
 
         Raises:
             Unavailable: there is no such view and the grants service gives none.

@@ -15,7 +15,8 @@ from typing import Final, TypeVar
 from mosaic_common.errors import InvalidInput, Layer, Reason, Violation
 from mosaic_common.resources import MAX_QUERY_CHARACTERS, REGISTRY
 
-MAX_EXCLUSIONS: Final = 32
+MAX_EXCLUSIONS: Final = 30
+"""PostgreSQL's parser keeps open operators on a stack of 32 (tsquery.c, STACKDEPTH): one OR, one AND within it, and each minus."""
 _EXCLUSION: Final = re.compile(r"(?<!\w)-")
 
 T = TypeVar("T")
@@ -74,7 +75,7 @@ def _text_violations(text: str) -> Iterator[Violation]:
         yield Violation("query", f"must have at most {MAX_QUERY_CHARACTERS} characters")
     if "\0" in text:
         yield Violation("query", "must not hold U+0000")
-    # PostgreSQL counts those that stand before one another on a stack of 32, and speaks of an internal error when it is full.
+    # Only those that stand before one another fill the stack; to tell which do is the parser's business.
     if len(_EXCLUSION.findall(text)) > MAX_EXCLUSIONS:
         yield Violation("query", f"must exclude at most {MAX_EXCLUSIONS} words")
 

@@ -62,6 +62,7 @@ def search_parts(resource: Resource) -> dict[str, str]:
 def _words() -> str:
     return part(
         "words",
+        included=included(spaces=8),
         configuration=searched.CONFIGURATION,
         owner_lexeme=searched.OWNER_LEXEME,
         team_lexeme=searched.TEAM_LEXEME,
