@@ -46,6 +46,15 @@ def test_a_page_that_does_not_fit_comes_with_the_next() -> None:
     assert positions_after(fitted, {"huge": "h1", "small": "", "tiny": ""}) == {"huge": "h1", "small": "s2"}
 
 
+@pytest.mark.parametrize("size", [1, 1000], ids=["smaller", "larger"])
+def test_our_own_page_always_fits(size: int) -> None:
+    """Peers are in the room that it leaves: no number of them, and no size, crowds out what is here."""
+    peers = [page(f"federated:{number}", size=500, goes_on="2") for number in range(9)]
+    fitted = fit([*peers, page("local", size=size, goes_on="2")], max_bytes=1000)
+    assert "local" not in fitted.left_out
+    assert len(fitted.left_out) == (8 if size == 1 else 9)
+
+
 def test_the_last_page_has_no_successor() -> None:
     """When no source goes on there is no next page."""
     assert positions_after(fit([page("local"), page("federated:x")]), {"local": "", "federated:x": "p"}) == {}

@@ -36,6 +36,8 @@ _STATUSES: Final[Mapping[grpc.StatusCode, SourceStatus]] = {
     grpc.StatusCode.UNIMPLEMENTED: SourceStatus.DENIED,
     grpc.StatusCode.DEADLINE_EXCEEDED: SourceStatus.TIMEOUT,
 }
+# 401, 403 and 404: of who asks. The other refusals are of one question, and say nothing about the connection.
+_OF_WHO_ASKS: Final = frozenset({grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.NOT_FOUND})
 _SENTENCES: Final[Mapping[SourceStatus, str]] = {
     SourceStatus.DENIED: "The peer refused the query.",
     SourceStatus.TIMEOUT: "The peer did not answer in time.",
@@ -66,9 +68,10 @@ class Peers:
             failed = _failure(error)
             if failed.reason is Reason.RESOURCE_NOT_FOUND and isinstance(question, GetRow):
                 return SourcePage((), 0, "", truncated=False, reason=failed.reason)
-            if failed.status is SourceStatus.DENIED:
-                self._channels.drop(connection)
             raise failed from None
+
+    def drop(self, connection: Connection) -> None:
+        self._channels.drop(connection)
 
 
 async def _ask(asking: "_Asking", verifier: AnswerVerifier, question: Question, position: str) -> SourcePage[Found]:
@@ -129,7 +132,7 @@ def _failure(error: grpc.aio.AioRpcError) -> SourceFailed:
     if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and reason is Reason.RATE_LIMITED:
         # The library says RESOURCE_EXHAUSTED too, of a message above the limit.
         status = SourceStatus.RATE_LIMITED
-    return SourceFailed(status, _SENTENCES[status], reason, _grant_status(info))
+    return SourceFailed(status, _SENTENCES[status], reason, _grant_status(info), refuses_us=error.code() in _OF_WHO_ASKS)
 
 
 def _grant_status(info: ErrorInfo | None) -> str:

@@ -73,7 +73,7 @@ class QueryServicer:
             asked = [*await asking_here, *answered]
         finally:
             asking_here.cancel()
-        self._heed_refusals(user, asked)
+        _heed_own_refusal(asked)
         gone = [_gone(each) for each in before if each not in here | there] if not unreached else []
         # 4. One answer, and where it goes on.
         fitted = fit([*asked, *gone, *unreached])
@@ -143,16 +143,14 @@ class QueryServicer:
     async def _ask_here(self, user: User, question: Question, position: str, _seconds: float) -> SourcePage[Found]:
         return await self._own_rows.ask(user.user_id, question, position)
 
-    def _heed_refusals(self, user: User, answers: list[Answer]) -> None:
-        """Raises:
-        AccessDenied: this gateway's own user is gone or disabled; then nothing is answered, whatever peers say.
-        """
-        for answer in answers:
-            if answer.status is not SourceStatus.DENIED:
-                continue
-            if answer.source == LOCAL:
-                raise AccessDenied(answer.reason or Reason.SUBJECT_INACTIVE, "Your user is not active here.", layer=Layer.SUBJECT)
-            self._connections.drop(user.user_id)
+
+def _heed_own_refusal(answers: Sequence[Answer]) -> None:
+    """Raises:
+    AccessDenied: this gateway's own user is gone or disabled; then nothing is answered, whatever peers say.
+    """
+    for answer in answers:
+        if answer.source == LOCAL and answer.status is SourceStatus.DENIED:
+            raise AccessDenied(answer.reason or Reason.SUBJECT_INACTIVE, "Your user is not active here.", layer=Layer.SUBJECT)
 
 
 def _release_seconds(call: Call) -> float:

@@ -104,3 +104,7 @@ class PeerReads(Protocol[R]):
             SourceFailed: refused, not reached, too late, or an answer that does not hold.
         """
         ...
+
+    def drop(self, connection: Connection) -> None:
+        """Ask through nothing that is open for this connection any more; what is being asked ends undisturbed."""
+        ...

@@ -44,6 +44,10 @@ class PeerSource(Generic[R]):
         try:
             page = await self._peers.ask(connection, question, position=position, seconds=seconds)
         except SourceFailed as failed:
+            if failed.refuses_us:
+                # What is held here may be out of date, and a key that is refused is held for nothing.
+                self._connections.drop(asker.user_id)
+                self._peers.drop(connection)
             renewed = await self._find_renewed(asker, connection, seconds) if failed.reason in OF_THE_CERTIFICATE else None
             if renewed is not None:
                 return await self.ask(asker, renewed, question, position, seconds)
@@ -55,6 +59,5 @@ class PeerSource(Generic[R]):
 
     async def _find_renewed(self, asker: Asker, refused: Connection, seconds: float) -> Connection | None:
         """The same connection with another certificate: what is held here may be seconds older than a re-enrollment."""
-        self._connections.drop(asker.user_id)
         now = await self._connections.get(asker.user_id, asker.token, refused.name, seconds=seconds)
         return now if now.chain_pem != refused.chain_pem else None
