@@ -116,13 +116,26 @@ def test_one_row_by_its_id(work: ScriptedGateway) -> None:
 
 
 def test_a_row_that_nobody_has_is_a_failure(work: ScriptedGateway) -> None:
-    """Exit code 1, nothing on stdout, and who has not answered is named: the row may be there."""
-    silent = SourceResult(source="federated:lab", status=SOURCE_STATUS_TIMEOUT)
-    work.answer("Query", QueryResponse(partial=True, sources=[ok(rows=0, reason="RESOURCE_NOT_FOUND"), silent]))
+    """Exit code 1 and nothing on stdout, once every source has said so."""
+    nowhere = [ok(source, 0, reason="RESOURCE_NOT_FOUND") for source in ("local", "federated:lab")]
+    work.answer("Query", QueryResponse(sources=nowhere))
     result = query(work, "tasks", "--id", ROW, "--source", "all")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "RESOURCE_NOT_FOUND" in result.stderr
-    assert "federated:lab (timeout)" in result.stderr
+
+
+@pytest.mark.parametrize("others", [[], [ok(rows=0, reason="RESOURCE_NOT_FOUND")]], ids=["the only one", "beside one without it"])
+def test_a_row_that_a_silent_source_may_have_is_a_partial_answer(work: ScriptedGateway, others: list[SourceResult]) -> None:
+    """A source that is down never makes a query fail: who is silent is named, and nobody says that there is no such row."""
+    silent = SourceResult(source="federated:lab", status=SOURCE_STATUS_TIMEOUT)
+    work.answer("Query", QueryResponse(partial=True, sources=[*others, silent]))
+    result = query(work, "tasks", "--id", ROW, "--source", "all", "-o", "json")
+    assert result.exit_code == 0
+    answer = json.loads(result.stdout)
+    assert (answer["rows"], answer["_partial"]) == ([], True)
+    assert [(each["source"], each["status"]) for each in answer["sources"]][-1] == ("federated:lab", "timeout")
+    assert "PARTIAL ANSWER: it lacks rows of federated:lab (timeout)." in result.stderr
+    assert "RESOURCE_NOT_FOUND" not in result.stderr
 
 
 @pytest.mark.parametrize(

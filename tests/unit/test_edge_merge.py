@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mosaic_federation_edge.domain.fan_out import SourceAnswer, SourcePage, SourceStatus
-from mosaic_federation_edge.domain.merge import clamp_time_us, fit, newest_first, positions_after
+from mosaic_federation_edge.domain.merge import clamp_time_us, fit, missing_after, newest_first, positions_after
 
 
 @dataclass
@@ -74,6 +74,8 @@ def test_a_source_that_failed_is_asked_again_where_it_stood(status: SourceStatus
     before = {"local": "", "federated:x": "page 3"}
     going_on = positions_after(fit([page("local", goes_on="page 2"), failed("federated:x", status)]), before)
     assert going_on == {"local": "page 2"} | ({"federated:x": "page 3"} if asked_again else {})
+    fitted = fit([page("local", goes_on="page 2"), failed("federated:x", status)])
+    assert missing_after(fitted, going_on) == ({} if asked_again else {"federated:x": (status, None)})
     assert positions_after(fit([page("local"), failed("federated:x", status)]), before) == {}
 
 

@@ -10,7 +10,7 @@ from mosaic.federation.v1.federation_pb2 import VERB_GET, VERB_LIST, VERB_SEARCH
 from mosaic.federation.v1.query_pb2 import QueryRequest, QueryResponse
 from mosaic_common.resources import REGISTRY
 
-from mosaic_cli.asking import ALL, LOCAL, UserOption, asking, missing, warn_if_partial
+from mosaic_cli.asking import ALL, LOCAL, UserOption, asking, warn_if_partial
 from mosaic_cli.connection import User
 from mosaic_cli.documents import query_document
 from mosaic_cli.failures import CommandFailed, LocalReason
@@ -75,8 +75,9 @@ def query(
             _show_as_they_come(gateway, request, output)
             return
         answer = gateway.ask(gateway.query.Query, request)
-    if row_id and not answer.rows:
-        raise _no_such_row(answer)
+    # Where a source did not answer nobody can say that there is no such row: that is a partial answer.
+    if row_id and not answer.rows and not answer.partial:
+        raise CommandFailed(LocalReason.RESOURCE_NOT_FOUND, "No source has a row of this id that you may see.")
     output.show(query_document(answer), lambda: answer_view(answer, utc_now()))
     warn_if_partial(answer, output)
     if answer.next_page_token:
@@ -92,14 +93,6 @@ def _show_as_they_come(gateway: User, request: QueryRequest, output: Terminal) -
             output.note(f"More: repeat with --source {answer.sources[0].source} --page {answer.next_page_token}")
         output.note("")
     warn_if_partial(answers, output)
-
-
-def _no_such_row(answer: QueryResponse) -> CommandFailed:
-    silent = ", ".join(missing(answer))
-    return CommandFailed(
-        LocalReason.RESOURCE_NOT_FOUND,
-        "No source has a row of this id that you may see." + (f" Not all of them answered: {silent}." if silent else ""),
-    )
 
 
 def _read_embedding(file: Path) -> list[float]:

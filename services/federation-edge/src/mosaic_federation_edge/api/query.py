@@ -19,10 +19,10 @@ from mosaic_federation_edge.api.query_requests import parse_query
 from mosaic_federation_edge.api.users import User
 from mosaic_federation_edge.domain.connections import Connection, Connections
 from mosaic_federation_edge.domain.fan_out import Ask, SourceAnswer, SourcePage, SourceStatus, ask_all
-from mosaic_federation_edge.domain.merge import fit, newest_first, positions_after
+from mosaic_federation_edge.domain.merge import fit, missing_after, newest_first, positions_after
 from mosaic_federation_edge.domain.peer_source import Asker, PeerSource
 from mosaic_federation_edge.domain.query_source import LOCAL, Chosen, federated
-from mosaic_federation_edge.domain.query_tokens import QueryBinding, QueryTokens
+from mosaic_federation_edge.domain.query_tokens import Progress, QueryBinding, QueryTokens
 from mosaic_federation_edge.domain.questions import GetRow, ListRows, Question, SearchRows
 from mosaic_federation_edge.domain.rate_limit import RateLimiter
 from mosaic_federation_edge.domain.search import by_position
@@ -58,7 +58,8 @@ class QueryServicer:
         question, chosen = query.question, query.chosen
         call.facts.verb, call.facts.resource = question.verb, ",".join(question.resources)
         binding = QueryBinding(user.user_id, question.verb, call.facts.resource, chosen.spelling)
-        positions = self._tokens.open(request.page_token, binding) if request.page_token else None
+        progress = self._tokens.open(request.page_token, binding) if request.page_token else None
+        positions = progress.positions if progress is not None else None
 
         # 1. Here, at once: our own rows do not wait for our grants service, which says who the peers are.
         here = self._asks_here(user, question, positions if positions is not None else _beginnings(chosen))
@@ -75,8 +76,9 @@ class QueryServicer:
             asking_here.cancel()
         _heed_own_refusal(asked)
         gone = [_gone(each) for each in before if each not in here | there] if not unreached else []
+        missing = [_missing(*each) for each in progress.missing.items()] if progress is not None else []
         # 4. One answer, and where it goes on.
-        fitted = fit([*asked, *gone, *unreached])
+        fitted = fit([*asked, *gone, *unreached, *missing])
         response = pb.QueryResponse()
         pages = [each.page.rows for each in fitted.answers if each.page]
         match question:
@@ -89,7 +91,7 @@ class QueryServicer:
         response.partial = any(result.status != pb.SOURCE_STATUS_OK for result in response.sources)
         after = positions_after(fitted, before) if isinstance(question, ListRows) else {}
         if after:
-            response.next_page_token = self._tokens.seal(after, binding)
+            response.next_page_token = self._tokens.seal(Progress(after, missing_after(fitted, after)), binding)
         call.facts.result_count = len(response.rows) + len(response.hits)
         return response
 
@@ -163,6 +165,11 @@ def _beginnings(chosen: Chosen, connections: Collection[str] = ()) -> dict[str, 
 
 def _gone(source: str) -> Answer:
     return SourceAnswer(source, SourceStatus.DENIED, 0, "This connection is there no more.", Reason.PEER_NOT_FOUND)
+
+
+def _missing(source: str, failure: tuple[SourceStatus, Reason | None]) -> Answer:
+    status, reason = failure
+    return SourceAnswer(source, status, 0, "It gave nothing to an earlier page, and is not asked again by this query.", reason)
 
 
 def _add_result(response: pb.QueryResponse, answer: Answer) -> None:
