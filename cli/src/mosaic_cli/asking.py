@@ -36,11 +36,15 @@ def missing(answer: QueryResponse) -> list[str]:
     return [f"{source} ({status})" for source, status in statuses if status != "ok"]
 
 
-def warn_if_partial(answers: QueryResponse | Iterable[QueryResponse], output: Terminal) -> None:
-    """Say which sources are missing, if any."""
+def warn_if_partial(answers: QueryResponse | Iterable[QueryResponse], output: Terminal, *, of: str = "rows") -> None:
+    """Say which sources are missing, if any.
+
+    Args:
+        of: what the answer is made of.
+    """
     each = [answers] if isinstance(answers, QueryResponse) else answers
     if lacking := [source for answer in each for source in missing(answer)]:
-        output.warn(f"PARTIAL ANSWER: it lacks rows of {', '.join(lacking)}.")
+        output.warn(f"PARTIAL ANSWER: it lacks {of} of {', '.join(lacking)}.")
 
 
 def _user_id(target: Context, name: str) -> str:
