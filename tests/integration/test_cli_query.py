@@ -4,9 +4,11 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +19,7 @@ from mosaic.federation.v1.federation_pb2 import VERB_GET, VERB_LIST, VERB_SEARCH
 from mosaic.federation.v1.query_pb2 import (
     SOURCE_STATUS_OK,
     SOURCE_STATUS_TIMEOUT,
+    SOURCE_STATUS_UNAVAILABLE,
     ListSourcesResponse,
     QueryRequest,
     QueryResponse,
@@ -186,6 +189,9 @@ class OnTerminal:
         os.close(self._master)
         return self._process.wait(SECONDS), self._plain()
 
+    def interrupt(self) -> None:
+        self._process.send_signal(signal.SIGINT)
+
     def _read(self) -> None:
         self._seen += os.read(self._master, 65_536)
 
@@ -228,3 +234,68 @@ def test_a_terminal_is_told_when_the_gateway_refuses(work: ScriptedGateway) -> N
     code, shown = OnTerminal(work, "tasks", "--source", "all").end()
     assert code == 1
     assert "SUBJECT_INACTIVE" in shown
+
+
+def gateway_without_grants(request: QueryRequest) -> Message:
+    """What the edge answers while it does not learn of connections: its own rows, and that the others are missing."""
+    if request.source.startswith("federated:"):
+        raise MosaicError(Reason.DEPENDENCY_UNAVAILABLE, "grants cannot be reached.")
+    away = SourceResult(source="federated:*", status=SOURCE_STATUS_UNAVAILABLE, reason="DEPENDENCY_UNAVAILABLE")
+    missing = [away] if request.source == "all" else []
+    rows = [task("Buy oat milk")]
+    return QueryResponse(rows=rows, partial=bool(missing), sources=[ok(), *missing], next_page_token="onward")
+
+
+def test_a_terminal_shows_what_is_here_while_sources_cannot_be_named(work: ScriptedGateway) -> None:
+    """With our own grants away a terminal says what a pipe does: one query for all, its rows, and what is missing."""
+    work.answer("ListSources", MosaicError(Reason.DEPENDENCY_UNAVAILABLE, "grants cannot be reached."))
+    work.answer("Query", gateway_without_grants)
+    code, shown = OnTerminal(work, "tasks", "--source", "all").end()
+    assert code == 0
+    assert "Buy oat milk" in shown
+    assert "PARTIAL ANSWER: it lacks rows of federated:* (unavailable)." in shown
+    assert "repeat with --source all --page onward" in " ".join(shown.split())
+    assert work.asked("Query").source == "all"
+
+
+def test_what_keeps_one_connection_from_an_answer_is_told_beside_the_others_rows(work: ScriptedGateway) -> None:
+    """Grants goes away between the names and the queries: the connection's line says so, and nothing fails."""
+    work.answer("ListSources", ListSourcesResponse(sources=["local", "federated:lab"]))
+    work.answer("Query", gateway_without_grants)
+    code, shown = OnTerminal(work, "tasks", "--source", "all").end()
+    assert code == 0
+    assert "Buy oat milk" in shown
+    assert "DEPENDENCY_UNAVAILABLE" in shown
+    assert "PARTIAL ANSWER: it lacks rows of federated:lab (unavailable)." in shown
+
+
+def test_an_interrupted_terminal_waits_for_nobody(work: ScriptedGateway) -> None:
+    """^C while a slow gateway still thinks: it ends now, not when that one is given up."""
+    may_answer = threading.Event()
+
+    def answer(request: QueryRequest) -> Message:
+        if request.source == "federated:lab":
+            may_answer.wait(SECONDS)
+        return QueryResponse(rows=[task("Buy oat milk")], sources=[ok()])
+
+    work.answer("ListSources", ListSourcesResponse(sources=["local", "federated:lab"]))
+    work.answer("Query", answer)
+    terminal = OnTerminal(work, "tasks", "--source", "all")
+    terminal.until("Buy oat milk")
+    begun = time.monotonic()
+    terminal.interrupt()
+    code, shown = terminal.end()
+    took = time.monotonic() - begun
+    may_answer.set()
+    assert took < 5
+    assert code != 0
+    assert "Traceback" not in shown
+
+
+def test_capabilities_that_are_missing_are_no_rows(work: ScriptedGateway) -> None:
+    """The warning says what the answer lacks."""
+    silent = SourceResult(source="federated:lab", status=SOURCE_STATUS_TIMEOUT)
+    work.answer("Query", QueryResponse(partial=True, sources=[ok(rows=0), silent]))
+    result = CliRunner().invoke(app, ["federation", "capabilities", "--user", USER], env=environment(work))
+    assert "PARTIAL ANSWER: it lacks the capabilities of federated:lab (timeout)." in result.stderr
+    assert "rows" not in result.output.lower().replace("rows per query", "")

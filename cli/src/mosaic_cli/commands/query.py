@@ -86,11 +86,11 @@ def query(
 
 def _show_as_they_come(gateway: User, request: QueryRequest, output: Terminal) -> None:
     answers: list[QueryResponse] = []
-    for answer in answers_as_they_come(gateway, request):
+    for source, answer in answers_as_they_come(gateway, request):
         answers.append(answer)
         output.show({}, partial(answer_view, answer, utc_now()))
         if answer.next_page_token:
-            output.note(f"More: repeat with --source {answer.sources[0].source} --page {answer.next_page_token}")
+            output.note(f"More: repeat with --source {source} --page {answer.next_page_token}")
         output.note("")
     warn_if_partial(answers, output)
 
