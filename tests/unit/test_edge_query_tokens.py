@@ -22,6 +22,7 @@ def refusal(tokens: QueryTokens, token: str, binding: QueryBinding = BINDING) ->
     with pytest.raises(PageTokenRefused) as refused:
         tokens.open(token, binding)
     assert refused.value.layer is Layer.REQUEST
+    assert "without a page token" in (refused.value.remedy or "")
     return refused.value.reason
 
 

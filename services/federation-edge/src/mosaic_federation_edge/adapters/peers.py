@@ -17,7 +17,7 @@ from mosaic_common.rpc.status import DETAILS_KEY, DOMAIN
 from mosaic_federation_edge.adapters.peer_answers import AnswerVerifier
 from mosaic_federation_edge.adapters.peer_channels import PeerChannels
 from mosaic_federation_edge.adapters.wire import parse_bounded
-from mosaic_federation_edge.domain.connections import Connection
+from mosaic_federation_edge.domain.connections import OF_THE_CONNECTION, Connection
 from mosaic_federation_edge.domain.fan_out import SourceFailed, SourcePage, SourceStatus
 from mosaic_federation_edge.domain.questions import GetCapabilities, GetRow, ListRows, Question, SearchRows
 
@@ -65,7 +65,7 @@ class Peers:
         try:
             return await _ask(asking, verifier, question, position)
         except grpc.aio.AioRpcError as error:
-            failed = _failure(error)
+            failed = _failure(error, connection)
             if failed.reason is Reason.RESOURCE_NOT_FOUND and isinstance(question, GetRow):
                 return SourcePage((), 0, "", truncated=False, reason=failed.reason)
             raise failed from None
@@ -125,14 +125,19 @@ def _parse_position(position: str) -> tuple[int, str]:
     return int(served or 0), page_token
 
 
-def _failure(error: grpc.aio.AioRpcError) -> SourceFailed:
+def _failure(error: grpc.aio.AioRpcError, connection: Connection) -> SourceFailed:
     info = find_error_info(error)
     reason = Reason(info.reason) if info is not None else None
     status = _STATUSES.get(error.code(), SourceStatus.UNAVAILABLE)
     if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and reason is Reason.RATE_LIMITED:
         # The library says RESOURCE_EXHAUSTED too, of a message above the limit.
         status = SourceStatus.RATE_LIMITED
-    return SourceFailed(status, _SENTENCES[status], reason, _grant_status(info), refuses_us=error.code() in _OF_WHO_ASKS)
+    grant_status = _grant_status(info)
+    sentence = _SENTENCES[status]
+    if status is SourceStatus.DENIED and reason in OF_THE_CONNECTION:
+        ended = f": its grant is {grant_status}" if grant_status else ""
+        sentence = f"The peer refuses this connection{ended}; `mosaic federation peer show {connection.peer_id}` says what to do."
+    return SourceFailed(status, sentence, reason, grant_status, refuses_us=error.code() in _OF_WHO_ASKS)
 
 
 def _grant_status(info: ErrorInfo | None) -> str:

@@ -152,7 +152,12 @@ def _heed_own_refusal(answers: Sequence[Answer]) -> None:
     """
     for answer in answers:
         if answer.source == LOCAL and answer.status is SourceStatus.DENIED:
-            raise AccessDenied(answer.reason or Reason.SUBJECT_INACTIVE, "Your user is not active here.", layer=Layer.SUBJECT)
+            raise AccessDenied(
+                answer.reason or Reason.SUBJECT_INACTIVE,
+                "Your user is not active here.",
+                layer=Layer.SUBJECT,
+                remedy="Ask as a user that there is, or have this one enabled in the application.",
+            )
 
 
 def _release_seconds(call: Call) -> float:

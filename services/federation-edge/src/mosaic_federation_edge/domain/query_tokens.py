@@ -29,6 +29,9 @@ from mosaic_federation_edge.domain.fan_out import SourceStatus
 LIFETIME: Final = timedelta(minutes=10)
 _VERSION: Final = b"\x01"
 _NONCE_BYTES: Final = 12
+_BEGIN_AGAIN: Final = (
+    "Repeat the query without a page token: one is good for its own query and ten minutes, until the edge restarts."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +96,14 @@ class QueryTokens:
                 Reason.PAGE_TOKEN_INVALID,
                 "The page token does not belong to this query: start the query again.",
                 layer=Layer.REQUEST,
+                remedy=_BEGIN_AGAIN,
             ) from None
         if _microseconds(self._clock.now()) >= expires_at_us:
             raise PageTokenRefused(
-                Reason.PAGE_TOKEN_EXPIRED, "The page token has expired: start the query again.", layer=Layer.REQUEST
+                Reason.PAGE_TOKEN_EXPIRED,
+                "The page token has expired: start the query again.",
+                layer=Layer.REQUEST,
+                remedy=_BEGIN_AGAIN,
             )
         return Progress(positions, {source: _parse_failure(*failure) for source, failure in missing.items()})
 
