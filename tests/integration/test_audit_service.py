@@ -129,6 +129,11 @@ async def test_a_row_is_told_whole(pair: Pair, peer: PeerClient) -> None:
     ("method", "request_", "code", "reason"),
     [
         ("ListAuditRows", {"outcome": "maybe"}, StatusCode.INVALID_ARGUMENT, "REQUEST_INVALID"),
+        ("ListAuditRows", {"denied_reason": "RATE_LIMIT"}, StatusCode.INVALID_ARGUMENT, "REQUEST_INVALID"),
+        ("ListAuditRows", {"event": "reed"}, StatusCode.INVALID_ARGUMENT, "REQUEST_INVALID"),
+        ("ListAuditRows", {"event": "grants."}, StatusCode.INVALID_ARGUMENT, "REQUEST_INVALID"),
+        ("ListAuditRows", {"event": "grant"}, StatusCode.INVALID_ARGUMENT, "REQUEST_INVALID"),
+        ("ListAuditRows", {"since_us": 2, "until_us": 1}, StatusCode.INVALID_ARGUMENT, "REQUEST_INVALID"),
         ("ListAuditRows", {"page_size": -1}, StatusCode.INVALID_ARGUMENT, "PAGE_SIZE_INVALID"),
         ("ListAuditRows", {"page_token": "AAAA"}, StatusCode.INVALID_ARGUMENT, "PAGE_TOKEN_INVALID"),
         (

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 from mosaic.errors.v1.errors_pb2 import REASON_PEER_NOT_ACTIVE
+from mosaic.grants.v1 import types_pb2
 from mosaic.grants.v1.grants_pb2 import (
     CreateGrantResponse,
     ExplainedLayer,
@@ -123,9 +124,21 @@ def test_preview_of_a_grant(work: ScriptedGateway) -> None:
     assert ["tasks", "12,345", "500"] in lines
     assert ["notes", "–", "–"] in lines
     assert "GAINED" not in result.stdout
+    assert "This grant is" not in result.stdout
     assert "notes could not be counted within 2 s." in result.stderr
     document = json.loads(run(work, "preview", GRANT, "-o", "json").stdout)
     assert [each["visible"] for each in document["resources"]] == [12345, None]
+
+
+@pytest.mark.parametrize("status", ["pending", "revoked", "expired"])
+def test_preview_of_a_grant_that_is_not_active_says_so(work: ScriptedGateway, status: str) -> None:
+    """In one line above the counts, and in JSON: nobody takes what would be shown for what is."""
+    value = types_pb2.GrantStatus.Value(f"GRANT_STATUS_{status.upper()}")
+    counted = [ResourcePreview(resource="tasks", visible=8, per_query=5)]
+    work.answer("PreviewGrant", PreviewGrantResponse(scope_json=SCOPE, resources=counted, grant_status=value))
+    shown = " ".join(run(work, "preview", GRANT).stdout.split())
+    assert shown.startswith(f"! This grant is {status} and shows nothing")
+    assert json.loads(run(work, "preview", GRANT, "-o", "json").stdout)["grant_status"] == status
 
 
 def test_preview_of_a_scope_against_another(work: ScriptedGateway, tmp_path: Path) -> None:

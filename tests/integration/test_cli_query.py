@@ -4,9 +4,11 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +19,7 @@ from mosaic.federation.v1.federation_pb2 import VERB_GET, VERB_LIST, VERB_SEARCH
 from mosaic.federation.v1.query_pb2 import (
     SOURCE_STATUS_OK,
     SOURCE_STATUS_TIMEOUT,
+    SOURCE_STATUS_UNAVAILABLE,
     ListSourcesResponse,
     QueryRequest,
     QueryResponse,
@@ -97,7 +100,8 @@ def test_an_embedding_comes_from_a_file(work: ScriptedGateway, tmp_path: Path) -
     file.write_text(json.dumps([0.5, -1, 2.25]))
     assert query(work, "memory", "--embedding", str(file)).exit_code == 0
     assert list(work.asked("Query").embedding) == [0.5, -1.0, 2.25]
-    for wrong in ("{}", "[true]", '["1"]', "[1", ""):
+    nested, large = "[" * 100_000, "9" * 400
+    for wrong in ("{}", "[true]", '["1"]', "[1", "", nested, f"{nested}{']' * 100_000}", f"[{large}]", "[1e39]", "[NaN]"):
         file.write_text(wrong)
         refused = query(work, "memory", "--embedding", str(file))
         assert (refused.exit_code, refused.stdout) == (1, "")
@@ -116,13 +120,26 @@ def test_one_row_by_its_id(work: ScriptedGateway) -> None:
 
 
 def test_a_row_that_nobody_has_is_a_failure(work: ScriptedGateway) -> None:
-    """Exit code 1, nothing on stdout, and who has not answered is named: the row may be there."""
-    silent = SourceResult(source="federated:lab", status=SOURCE_STATUS_TIMEOUT)
-    work.answer("Query", QueryResponse(partial=True, sources=[ok(rows=0, reason="RESOURCE_NOT_FOUND"), silent]))
+    """Exit code 1 and nothing on stdout, once every source has said so."""
+    nowhere = [ok(source, 0, reason="RESOURCE_NOT_FOUND") for source in ("local", "federated:lab")]
+    work.answer("Query", QueryResponse(sources=nowhere))
     result = query(work, "tasks", "--id", ROW, "--source", "all")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "RESOURCE_NOT_FOUND" in result.stderr
-    assert "federated:lab (timeout)" in result.stderr
+
+
+@pytest.mark.parametrize("others", [[], [ok(rows=0, reason="RESOURCE_NOT_FOUND")]], ids=["the only one", "beside one without it"])
+def test_a_row_that_a_silent_source_may_have_is_a_partial_answer(work: ScriptedGateway, others: list[SourceResult]) -> None:
+    """A source that is down never makes a query fail: who is silent is named, and nobody says that there is no such row."""
+    silent = SourceResult(source="federated:lab", status=SOURCE_STATUS_TIMEOUT)
+    work.answer("Query", QueryResponse(partial=True, sources=[*others, silent]))
+    result = query(work, "tasks", "--id", ROW, "--source", "all", "-o", "json")
+    assert result.exit_code == 0
+    answer = json.loads(result.stdout)
+    assert (answer["rows"], answer["_partial"]) == ([], True)
+    assert [(each["source"], each["status"]) for each in answer["sources"]][-1] == ("federated:lab", "timeout")
+    assert "PARTIAL ANSWER: it lacks rows of federated:lab (timeout)." in result.stderr
+    assert "RESOURCE_NOT_FOUND" not in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -131,6 +148,9 @@ def test_a_row_that_nobody_has_is_a_failure(work: ScriptedGateway) -> None:
         pytest.param(["--id", ROW, "--search", "oat"], id="an id and a search"),
         pytest.param(["--id", ROW, "--page", "x"], id="a page of one row"),
         pytest.param(["--search", "oat", "--page", "x"], id="a page of a search"),
+        pytest.param(["--id", ""], id="an empty id"),
+        pytest.param(["--search", ""], id="an empty search"),
+        pytest.param(["--search", " "], id="a search for a space"),
         pytest.param(["--limit", "0"], id="no rows"),
         pytest.param(["--limit", "501"], id="more rows than a page has"),
     ],
@@ -139,6 +159,29 @@ def test_options_that_would_not_count_are_a_mistake(work: ScriptedGateway, optio
     """Exit code 2, and nobody is asked."""
     assert query(work, "tasks", *options).exit_code == 2
     assert work.all_asked("Query") == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        pytest.param(["--id", ROW, "--search", "oat"], "--search does not go with --id.", id="an id"),
+        pytest.param(["--id", ROW, "--search", "a", "--page", "x"], "--page and --search do not go with --id.", id="two"),
+        pytest.param(["--search", "oat", "--page", "x"], "--page does not go with --search.", id="a search"),
+    ],
+)
+def test_which_options_exclude_each_other_is_told(work: ScriptedGateway, options: list[str], said: str) -> None:
+    """Both of them by name."""
+    assert said in " ".join(query(work, "tasks", *options).stderr.replace("│", " ").split())
+
+
+def test_an_email_needs_grants_and_an_id_does_not(work: ScriptedGateway) -> None:
+    """Whose an email is, grants knows: with it away, the remedy says what works without it."""
+    work.answer("FindUser", MosaicError(Reason.DEPENDENCY_UNAVAILABLE, "postgres cannot be reached."))
+    arguments = ["federation", "query", "tasks", "--user", "maya@example.com"]
+    refused = CliRunner().invoke(app, arguments, env=environment(work))
+    assert refused.exit_code == 1
+    assert "UNREACHABLE" in refused.stderr
+    assert "Name the user by id, which needs no grants service: --user UUID." in refused.stderr
 
 
 class OnTerminal:
@@ -173,6 +216,9 @@ class OnTerminal:
         os.close(self._master)
         return self._process.wait(SECONDS), self._plain()
 
+    def interrupt(self) -> None:
+        self._process.send_signal(signal.SIGINT)
+
     def _read(self) -> None:
         self._seen += os.read(self._master, 65_536)
 
@@ -199,7 +245,7 @@ def test_a_terminal_shows_each_sources_rows_as_they_come(work: ScriptedGateway) 
     assert "Oil the lathe" not in shown
     may_answer.set()
     code, shown = terminal.end()
-    assert code == 0
+    assert code == 0, shown
     assert "Oil the lathe" in shown
     assert "repeat with --source local --page onward" in " ".join(shown.split())
     assert "PARTIAL ANSWER: it lacks rows of federated:gone (timeout)." in shown
@@ -215,3 +261,68 @@ def test_a_terminal_is_told_when_the_gateway_refuses(work: ScriptedGateway) -> N
     code, shown = OnTerminal(work, "tasks", "--source", "all").end()
     assert code == 1
     assert "SUBJECT_INACTIVE" in shown
+
+
+def gateway_without_grants(request: QueryRequest) -> Message:
+    """What the edge answers while it does not learn of connections: its own rows, and that the others are missing."""
+    if request.source.startswith("federated:"):
+        raise MosaicError(Reason.DEPENDENCY_UNAVAILABLE, "grants cannot be reached.")
+    away = SourceResult(source="federated:*", status=SOURCE_STATUS_UNAVAILABLE, reason="DEPENDENCY_UNAVAILABLE")
+    missing = [away] if request.source == "all" else []
+    rows = [task("Buy oat milk")]
+    return QueryResponse(rows=rows, partial=bool(missing), sources=[ok(), *missing], next_page_token="onward")
+
+
+def test_a_terminal_shows_what_is_here_while_sources_cannot_be_named(work: ScriptedGateway) -> None:
+    """With our own grants away a terminal says what a pipe does: one query for all, its rows, and what is missing."""
+    work.answer("ListSources", MosaicError(Reason.DEPENDENCY_UNAVAILABLE, "grants cannot be reached."))
+    work.answer("Query", gateway_without_grants)
+    code, shown = OnTerminal(work, "tasks", "--source", "all").end()
+    assert code == 0, shown
+    assert "Buy oat milk" in shown
+    assert "PARTIAL ANSWER: it lacks rows of federated:* (unavailable)." in shown
+    assert "repeat with --source all --page onward" in " ".join(shown.split())
+    assert work.asked("Query").source == "all"
+
+
+def test_what_keeps_one_connection_from_an_answer_is_told_beside_the_others_rows(work: ScriptedGateway) -> None:
+    """Grants goes away between the names and the queries: the connection's line says so, and nothing fails."""
+    work.answer("ListSources", ListSourcesResponse(sources=["local", "federated:lab"]))
+    work.answer("Query", gateway_without_grants)
+    code, shown = OnTerminal(work, "tasks", "--source", "all").end()
+    assert code == 0, shown
+    assert "Buy oat milk" in shown
+    assert "DEPENDENCY_UNAVAILABLE" in shown
+    assert "PARTIAL ANSWER: it lacks rows of federated:lab (unavailable)." in shown
+
+
+def test_an_interrupted_terminal_waits_for_nobody(work: ScriptedGateway) -> None:
+    """^C while a slow gateway still thinks: it ends now, not when that one is given up."""
+    may_answer = threading.Event()
+
+    def answer(request: QueryRequest) -> Message:
+        if request.source == "federated:lab":
+            may_answer.wait(SECONDS)
+        return QueryResponse(rows=[task("Buy oat milk")], sources=[ok()])
+
+    work.answer("ListSources", ListSourcesResponse(sources=["local", "federated:lab"]))
+    work.answer("Query", answer)
+    terminal = OnTerminal(work, "tasks", "--source", "all")
+    terminal.until("Buy oat milk")
+    begun = time.monotonic()
+    terminal.interrupt()
+    code, shown = terminal.end()
+    took = time.monotonic() - begun
+    may_answer.set()
+    assert took < 5
+    assert code != 0
+    assert "Traceback" not in shown
+
+
+def test_capabilities_that_are_missing_are_no_rows(work: ScriptedGateway) -> None:
+    """The warning says what the answer lacks."""
+    silent = SourceResult(source="federated:lab", status=SOURCE_STATUS_TIMEOUT)
+    work.answer("Query", QueryResponse(partial=True, sources=[ok(rows=0), silent]))
+    result = CliRunner().invoke(app, ["federation", "capabilities", "--user", USER], env=environment(work))
+    assert "PARTIAL ANSWER: it lacks the capabilities of federated:lab (timeout)." in result.stderr
+    assert "rows" not in result.output.lower().replace("rows per query", "")

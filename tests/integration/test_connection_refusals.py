@@ -60,6 +60,9 @@ async def test_a_revoked_grant_is_told_in_words(pair: Pair, connection: tuple[UU
     for _ in range(2):
         denied = await ask(pair.home, user)
         assert (denied.status, denied.reason) == (query_pb2.SOURCE_STATUS_DENIED, "GRANT_NOT_ACTIVE")
+        assert denied.message == (
+            f"The peer refuses this connection: its grant is revoked; `mosaic federation peer show {peer_id}` says what to do."
+        )
 
     refused = await shown(pair.home, peer_id, lambda peer: peer.HasField("refusal"))
     assert refused.refusal.grant_status == "revoked"

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from mosaic.errors.v1 import errors_pb2
 from mosaic.federation.v1 import federation_pb2
 from mosaic.grants.v1 import grants_pb2 as pb
+from mosaic.grants.v1 import types_pb2
 from mosaic.grants.v1.types_pb2 import RateLimit
 from mosaic_common.auth import Role
 from mosaic_common.resources import REGISTRY
@@ -314,6 +315,32 @@ async def test_an_operator_learns_why_a_row_is_not_found(work: Gateway, rows: Ro
         ).reason == "RESOURCE_NOT_FOUND"
 
 
+@pytest.mark.parametrize(
+    ("verb", "resources", "verdict", "sentence"),
+    [
+        pytest.param("list", ["tasks"], Verdict.VERDICT_PASSED, "the scope shows 2 of tasks.", id="list"),
+        pytest.param("search", ["tasks", "notes"], Verdict.VERDICT_PASSED, "shows 2 of tasks and 0 of notes.", id="search"),
+        pytest.param(
+            "get", ["tasks"], Verdict.VERDICT_NOT_REACHED, "Not looked at: whether the user sees the row, since", id="get"
+        ),
+        pytest.param("list", ["memory"], Verdict.VERDICT_NOT_REACHED, "Not looked at: which rows the user sees.", id="refused"),
+    ],
+)
+async def test_native_rights_are_a_lock_of_every_read(
+    work: Gateway, rows: Rows, verb: str, resources: list[str], verdict: int, sentence: str
+) -> None:
+    """What the user sees here narrows what the scope shows: named for each verb, with how much is left, or as not looked at."""
+    user = rows.user()
+    for _ in range(2):
+        rows.resource("tasks", user)
+    rows.resource("tasks", rows.user())
+    peer = await work.enroll(user=str(user), scope={"resources": ["tasks", "notes"], "max_rows_per_query": 5})
+    answer = await explain(work, peer.grant_id, verb, *resources)
+    [layer] = [each for each in answer.layers if each.layer == "row"]
+    assert layer.verdict == verdict
+    assert sentence in layer.sentence
+
+
 async def test_names_people_teams_and_peers_as_operators_do(work: Gateway) -> None:
     """No operator knows a user or a team by its id."""
     [(team,)] = work.rows("SELECT id::text FROM public.teams WHERE name = 'Platform'")
@@ -341,6 +368,8 @@ async def test_reports_cap_and_rate_without_deciding_them(work: Gateway, rows: R
         await peer.list("tasks")
     answer = await explain(work, peer.grant_id, "list", "tasks")
     assert sentences(answer, "cap") == ["7 rows are visible; one query gives at most 5 over all its pages (cap 5)."]
+    [(email,)] = work.rows("SELECT email FROM public.users WHERE id = %s", user)
+    assert sentences(answer, "row") == [f"Of the rows that {email} sees here, the scope shows 7 of tasks."]
     [rate] = sentences(answer, "rate")
     assert "the last minute saw 3 calls under this grant, 0 of them refused with RATE_LIMITED" in rate
     reported = [each.layer for each in answer.layers if each.verdict == Verdict.VERDICT_REPORTED]
@@ -470,6 +499,26 @@ async def test_preview_says_what_one_query_gives(work: Gateway, rows: Rows, cap:
     peer = await work.enroll(user=str(user), scope=scope("notes", cap=cap))
     counted = (await preview(work, id=peer.grant_id, against_scope_json=json.dumps(scope("notes", cap=3))))["notes"]
     assert (counted.visible, counted.per_query, counted.per_query_against) == (5, len(await read_all(peer, "notes")), 3)
+
+
+async def test_preview_says_what_became_of_the_grant(work: Gateway) -> None:
+    """Pending, active, revoked; of a scope alone nothing."""
+    seen = []
+    grant_id = await work.create_grant(user=MAYA, peer="home", scope=scope("tasks"))
+    metadata = work.operator_metadata()
+
+    async def look(**request: Any) -> None:
+        seen.append((await work.grants.PreviewGrant(pb.PreviewGrantRequest(**request), metadata=metadata)).grant_status)
+
+    await look(id=grant_id)
+    await work.redeem(await work.create_token(grant_id))
+    await look(id=grant_id)
+    await work.grants.RevokeGrant(pb.RevokeGrantRequest(id=grant_id), metadata=metadata)
+    await look(id=grant_id)
+    await look(scope_json=json.dumps(scope("tasks")), user=MAYA)
+    assert [types_pb2.GrantStatus.Name(each) for each in seen] == [
+        f"GRANT_STATUS_{status}" for status in ("PENDING", "ACTIVE", "REVOKED", "UNSPECIFIED")
+    ]
 
 
 async def test_preview_without_another_scope_compares_nothing(work: Gateway, rows: Rows) -> None:

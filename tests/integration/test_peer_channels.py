@@ -1,17 +1,21 @@
-"""The connections that queries go through: found dead when they are, and never older than the certificate."""
+"""The connections that queries go through: found dead when they are, never older than the certificate, closed when unused."""
 
 import asyncio
+import gc
 import time
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
+import grpc
 import pytest
 from google.protobuf.message import Message
 from mosaic.federation.v1 import query_pb2
 from mosaic.federation.v1.query_pb2 import QueryResponse
-from mosaic_common.identity import EDGE_INBOUND
+from mosaic_common.identity import EDGE_INBOUND, EDGE_OUTBOUND
 from mosaic_common.rpc import client
+from mosaic_federation_edge.adapters import grants_connections, housekeeping, peer_channels
+from mosaic_federation_edge.domain.connections import Connection
 
 from tests.support.connections import connect, connect_again, connect_to_stranger
 from tests.support.federated_verbs import LIST
@@ -110,3 +114,77 @@ async def test_a_lost_re_enrollment_is_told(pair: Pair, user: UUID) -> None:
         "UPDATE federation.federation_certificates SET state = 'revoked', revoked_at = now() WHERE grant_id = %s", grant_id
     )
     assert await ask(home, user, "federated:work") == (DENIED, "CERTIFICATE_REVOKED")
+
+
+CODE: Final = grpc.StatusCode
+
+
+@pytest.mark.parametrize(
+    ("code", "dropped"),
+    [
+        pytest.param(CODE.UNAUTHENTICATED, True, id="401"),
+        pytest.param(CODE.PERMISSION_DENIED, True, id="403"),
+        pytest.param(CODE.NOT_FOUND, True, id="404"),
+        pytest.param(CODE.INVALID_ARGUMENT, False, id="a question that it does not take"),
+        pytest.param(CODE.FAILED_PRECONDITION, False, id="a question at the wrong time"),
+        pytest.param(CODE.UNIMPLEMENTED, False, id="a question that it does not know"),
+        pytest.param(CODE.RESOURCE_EXHAUSTED, False, id="a question too many"),
+        pytest.param(CODE.INTERNAL, False, id="a defect of its own"),
+    ],
+)
+async def test_a_refusal_of_who_asks_drops_what_is_held(
+    pair: Pair, user: UUID, tmp_path: Path, code: grpc.StatusCode, dropped: bool
+) -> None:
+    """401, 403 and 404 close the channel and forget the key, so that the next query asks with what is new; a refusal of one
+    question does neither, or a badly formed query would cost a handshake each time.
+    """
+    connections: list[str] = []
+
+    async def refuse(_request: Message, context: Any) -> Message:
+        connections.append(context.peer())
+        await context.abort(code, "")
+        raise AssertionError
+
+    home = pair.home
+    async with LyingPeer.start(tmp_path, "liar", refuse) as peer:
+        await connect_to_stranger(home, user, name="liar", endpoint=peer.address, root_pem=peer.root_pem)
+        released = len(home.audit("credential.released"))
+        for _ in range(3):
+            await ask(home, user, "federated:liar")
+        released = len(home.audit("credential.released")) - released
+    assert (len(set(connections)), released) == ((3, 3) if dropped else (1, 1))
+
+
+async def test_keys_of_who_stopped_asking_leave_memory(
+    pair: Pair, user: UUID, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With nobody asking any more: what grants released is forgotten, and the channel that holds the key is closed. Here faster."""
+    monkeypatch.setattr(housekeeping, "SWEEP_SECONDS", 0.05)
+    monkeypatch.setattr(grants_connections, "HELD_SECONDS", 0.5)
+    monkeypatch.setattr(peer_channels, "IDLE_SECONDS", 0.5)
+
+    async def answer(_request: Message, _context: Any) -> Message:
+        return LIST.honest_answer()
+
+    home = pair.home
+    await home.stop(EDGE_OUTBOUND)
+    await home.start(EDGE_OUTBOUND)
+    try:
+        async with LyingPeer.start(tmp_path, "forgotten", answer) as peer, ForgetfulRelay.before(peer.address) as relay:
+            await connect_to_stranger(home, user, name="forgotten", endpoint=relay.address, root_pem=peer.root_pem)
+            assert await ask(home, user, "federated:forgotten") == (OK, "")
+            assert keys_in_memory("forgotten") == 1
+            assert relay.open == 1
+            async with asyncio.timeout(10):
+                while keys_in_memory("forgotten") or relay.open:
+                    await asyncio.sleep(0.05)
+    finally:
+        await home.stop(EDGE_OUTBOUND)
+        monkeypatch.undo()
+        await home.start(EDGE_OUTBOUND)
+
+
+def keys_in_memory(name: str) -> int:
+    """How many connections of this name the process holds."""
+    gc.collect()
+    return sum(each.name == name for each in gc.get_objects() if isinstance(each, Connection))

@@ -371,6 +371,24 @@ async def test_a_refusal_of_the_other_side_is_said_with_its_reason(
     assert list(answer.rows) == local_tasks(home, user)
 
 
+async def test_a_source_that_refused_is_missing_from_every_further_page(
+    asking: Asking, home: Gateway, user: UUID, liars: Path
+) -> None:
+    """It is not asked again, and each page says that it lacks its rows, and why."""
+
+    async def refuse(_request: Any, context: Any) -> Page:
+        await context.abort(*error_with("GRANT_NOT_ACTIVE"))
+        raise AssertionError
+
+    async with LyingPeer.start(liars, "liar", refuse) as peer:
+        await connect_to(home, user, peer)
+        pages = await asking.all_pages(user, "all", "tasks", page_size=1)
+        assert len(peer.asked) == 1
+    assert [len(page.rows) for page in pages] == [1, 1, 1]
+    assert [statuses(page) for page in pages] == [{"local": (OK, ""), LIAR: (DENIED, "GRANT_NOT_ACTIVE")}] * 3
+    assert all(page.partial for page in pages)
+
+
 # --- who lies
 
 
@@ -617,6 +635,8 @@ async def test_without_grants_the_local_rows_are_still_there(asking: Asking, hom
         answer = await asking(user, "all")
         assert (answer.partial, list(answer.rows)) == (True, local_tasks(home, user))
         assert statuses(answer) == {"local": (OK, ""), "federated:*": (UNAVAILABLE, "DEPENDENCY_UNAVAILABLE")}
+        pages = await asking.all_pages(user, "all", "tasks", page_size=2)
+        assert [statuses(page) for page in pages] == [statuses(answer)] * 2
         refused = await refusal(asking(user, "federated:work"))
         assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "DEPENDENCY_UNAVAILABLE")
         assert refused.metadata["dependency"] == "grants"

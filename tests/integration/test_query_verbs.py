@@ -374,4 +374,5 @@ async def test_a_disabled_user_is_told_nothing(asking: Asking, home: Gateway, us
     home.execute("UPDATE public.users SET active = false WHERE id = %s", user)
     refused = await refusal(asking(user, verb.query()))
     assert (refused.code, refused.reason) == (grpc.StatusCode.PERMISSION_DENIED, "SUBJECT_INACTIVE")
+    assert refused.metadata["remediation"].startswith("Ask as a user that there is")
     assert_recorded(home, refused, Layer.SUBJECT)

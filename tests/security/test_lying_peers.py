@@ -22,7 +22,7 @@ from google.protobuf.message import Message
 from mosaic.federation.v1 import query_pb2
 from mosaic.federation.v1.federation_pb2 import ListResourcesRequest, ListResourcesResponse, SearchHit, SearchResourcesResponse
 from mosaic.federation.v1.query_pb2 import QueryResponse
-from mosaic.federation.v1.resources_pb2 import Credential, Memory, Note, Resource, Task
+from mosaic.federation.v1.resources_pb2 import ApiKey, Credential, Memory, Note, Resource, Task
 from mosaic_cli.documents import query_document
 from mosaic_cli.output import json_text
 from mosaic_cli.views.query import answer_view
@@ -266,6 +266,7 @@ KINDS: Final = {
     "notes": lambda: Resource(note=Note(title=OBEYED, body=OBEYED)),
     "memory": lambda: Resource(memory=Memory(kind=OBEYED, content=OBEYED)),
     "credentials": lambda: Resource(credential=Credential(label=OBEYED, provider=OBEYED, expires_at_us=-(2**63))),
+    "api_keys": lambda: Resource(api_key=ApiKey(label=OBEYED, provider=OBEYED, last_used_at_us=-(2**63))),
 }
 
 

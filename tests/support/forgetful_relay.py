@@ -49,6 +49,11 @@ class ForgetfulRelay:
                 for writer in relayed.writers:
                     writer.transport.abort()
 
+    @property
+    def open(self) -> int:
+        """How many connections are there that neither end has closed."""
+        return sum(not any(writer.is_closing() for writer in relayed.writers) for relayed in self._relayed)
+
     def forget(self) -> None:
         """From now on nothing passes through what is open; what is opened afterwards is carried."""
         for relayed in self._relayed:

@@ -117,12 +117,58 @@ def test_a_mistyped_command_is_a_usage_error() -> None:
             id="another spelling of a UUID",
         ),
         pytest.param(["federation", "enroll", "https://example.com/", "--out", "x"], id="not an enrollment URL"),
+        pytest.param(["federation", "audit", "tail", "--follow", "--until", "1h"], id="an end of what has none"),
     ],
 )
 def test_misuse_exits_with_2(arguments: Sequence[str], tmp_path: Path) -> None:
     """What was typed is wrong: nothing was tried."""
     _context(tmp_path)
     assert run(*arguments).exit_code == 2
+
+
+def test_a_word_that_does_not_exist_is_told_with_those_that_do() -> None:
+    """In a sentence of ours, whatever the parser calls its errors."""
+    refused = run("federation", "grant", "explain", "g", "read", env={"COLUMNS": "200"})
+    assert "'read' is not one of 'list', 'get', 'search', 'capabilities'." in refused.stderr
+    assert "Value error" not in refused.stderr
+
+
+def test_a_context_that_does_not_exist_is_told_with_the_way_to_those_that_do(tmp_path: Path) -> None:
+    """Their names, and the command that shows them."""
+    _context(tmp_path)
+    refused = run("federation", "grant", "list", "-c", "nope")
+    assert refused.exit_code == 1
+    assert "There is no context 'nope' (other, work); `mosaic context list`" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"no key", id="no key"),
+        pytest.param(b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", id="a broken key"),
+    ],
+)
+def test_a_file_that_is_no_audit_key_is_told_in_our_words(tmp_path: Path, content: bytes) -> None:
+    """Which of the files, what it should be and where that lies; not a library's text."""
+    good, wrong = _context(tmp_path).identity("operator").path / "audit.pub", tmp_path / "wrong.pub"
+    wrong.write_bytes(content)
+    refused = run("federation", "audit", "verify", "x.ndjson", "--key", str(good), "--key", str(wrong))
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert f"FILE  {wrong} is no public audit key: that is an Ed25519 key, PEM." in refused.stderr
+    assert "http" not in refused.stderr
+
+
+@pytest.mark.parametrize("option", ["--witness", "--peer-heads"])
+def test_a_file_without_a_head_proves_nothing(tmp_path: Path, option: str) -> None:
+    """The wrong file beside an export is refused, where it would be passed over: nobody takes its silence for agreement."""
+    key, wrong = _context(tmp_path).identity("operator").path / "audit.pub", tmp_path / "wrong"
+    wrong.write_text('{"event":"call"}\n' if option == "--witness" else "")
+    export = tmp_path / "a.ndjson"
+    export.touch()
+    refused = run("federation", "audit", "verify", str(export), "--key", str(key), option, str(wrong))
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert f"FILE  {wrong} holds no head, so it can prove nothing of this record." in refused.stderr
 
 
 def test_a_refusal_exits_with_1_and_says_why_and_what_to_do() -> None:

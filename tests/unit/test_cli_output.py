@@ -1,15 +1,17 @@
 """What reaches a terminal."""
 
 import json
+from typing import Any
 
 import pytest
-from mosaic.federation.v1.query_pb2 import QueryResponse
+from mosaic.federation.v1.federation_pb2 import SearchHit
+from mosaic.federation.v1.query_pb2 import SOURCE_STATUS_DENIED, SOURCE_STATUS_OK, QueryResponse, SourceResult
 from mosaic.federation.v1.resources_pb2 import Memory, Resource, Task
 from mosaic_cli.documents import query_document
 from mosaic_cli.output import json_text, readable
 from mosaic_cli.tables import rows
 from mosaic_cli.times import utc_now
-from mosaic_cli.views.query import answer_view
+from mosaic_cli.views.query import answer_view, capabilities_view
 from rich.console import Console, RenderableType
 
 HOSTILE = [
@@ -54,6 +56,38 @@ def test_a_hostile_row_is_one_harmless_line() -> None:
     assert "\u202e" not in printed
     assert r"Pay\x1b[2J \u202ereversed [bold]now[/bold]" in printed
     assert r"federated:\x1b]0;evil\x07" in printed
+
+
+def test_a_snippet_without_end_is_cut() -> None:
+    """What a peer calls the place that matched takes a few lines, however long it is and however much of it is marked."""
+    for snippet in ("**a" * 10_000, "x" * 1_000_000, "\u202e" * 10_000):
+        hit = SearchHit(resource=Resource(id="i", task=Task(title="t")), snippet=snippet)
+        printed = _printed(answer_view(QueryResponse(hits=[hit]), utc_now()))
+        assert len(printed) < 6_000
+        assert "…" in printed
+    whole = SearchHit(resource=Resource(id="i", task=Task(title="t")), snippet="a **word** " * 30)
+    assert "…" not in _printed(answer_view(QueryResponse(hits=[whole]), utc_now()))
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        pytest.param(SOURCE_STATUS_OK, "No rows.", id="answered"),
+        pytest.param(SOURCE_STATUS_DENIED, "No source answered.", id="not"),
+    ],
+)
+def test_nobody_answered_is_not_no_rows(status: Any, said: str) -> None:
+    """Only a source that answered can say that there is nothing."""
+    answer = QueryResponse(sources=[SourceResult(source="federated:lab", status=status)])
+    assert _printed(answer_view(answer, utc_now())).startswith(said)
+
+
+def test_capabilities_are_not_counted_in_rows() -> None:
+    """No source of them has rows, and none that is away lacks some."""
+    answer = QueryResponse(sources=[SourceResult(source="federated:lab", status=SOURCE_STATUS_OK, latency_us=7000)])
+    printed = _printed(capabilities_view(answer, utc_now()))
+    assert "federated:lab  7 ms" in printed
+    assert "0 rows" not in printed
 
 
 def test_rows_of_several_kinds_share_one_table() -> None:

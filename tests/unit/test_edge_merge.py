@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mosaic_federation_edge.domain.fan_out import SourceAnswer, SourcePage, SourceStatus
-from mosaic_federation_edge.domain.merge import clamp_time_us, fit, newest_first, positions_after
+from mosaic_federation_edge.domain.merge import clamp_time_us, fit, missing_after, newest_first, positions_after
 
 
 @dataclass
@@ -46,6 +46,15 @@ def test_a_page_that_does_not_fit_comes_with_the_next() -> None:
     assert positions_after(fitted, {"huge": "h1", "small": "", "tiny": ""}) == {"huge": "h1", "small": "s2"}
 
 
+@pytest.mark.parametrize("size", [1, 1000], ids=["smaller", "larger"])
+def test_our_own_page_always_fits(size: int) -> None:
+    """Peers are in the room that it leaves: no number of them, and no size, crowds out what is here."""
+    peers = [page(f"federated:{number}", size=500, goes_on="2") for number in range(9)]
+    fitted = fit([*peers, page("local", size=size, goes_on="2")], max_bytes=1000)
+    assert "local" not in fitted.left_out
+    assert len(fitted.left_out) == (8 if size == 1 else 9)
+
+
 def test_the_last_page_has_no_successor() -> None:
     """When no source goes on there is no next page."""
     assert positions_after(fit([page("local"), page("federated:x")]), {"local": "", "federated:x": "p"}) == {}
@@ -65,6 +74,8 @@ def test_a_source_that_failed_is_asked_again_where_it_stood(status: SourceStatus
     before = {"local": "", "federated:x": "page 3"}
     going_on = positions_after(fit([page("local", goes_on="page 2"), failed("federated:x", status)]), before)
     assert going_on == {"local": "page 2"} | ({"federated:x": "page 3"} if asked_again else {})
+    fitted = fit([page("local", goes_on="page 2"), failed("federated:x", status)])
+    assert missing_after(fitted, going_on) == ({} if asked_again else {"federated:x": (status, None)})
     assert positions_after(fit([page("local"), failed("federated:x", status)]), before) == {}
 
 

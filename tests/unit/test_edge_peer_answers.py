@@ -11,12 +11,24 @@ import pytest
 from google.protobuf.any_pb2 import Any as Packed
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
-from mosaic.federation.v1.federation_pb2 import GetResourceResponse, ListResourcesResponse, SearchHit, SearchResourcesResponse
+from mosaic.audit.v1.audit_pb2 import GrantAuditHead
+from mosaic.federation.v1.federation_pb2 import (
+    GetCapabilitiesResponse,
+    GetResourceResponse,
+    ListResourcesResponse,
+    SearchHit,
+    SearchResourcesResponse,
+)
 from mosaic.federation.v1.resources_pb2 import Resource
 from mosaic_common.errors import Reason
-from mosaic_federation_edge.adapters.peer_answers import CLOCK_SKEW, MAX_PAGE_TOKEN, AnswerVerifier
-from mosaic_federation_edge.adapters.peers import find_error_info
+from mosaic_federation_edge.adapters.peer_answers import CLOCK_SKEW, MAX_AUDIT_HEAD, MAX_PAGE_TOKEN, AnswerVerifier
+from mosaic_federation_edge.adapters.peer_channels import PeerChannels
+from mosaic_federation_edge.adapters.peers import Peers, find_error_info
+from mosaic_federation_edge.domain.connections import Connection
 from mosaic_federation_edge.domain.fan_out import SourceFailed, SourcePage, SourceStatus
+from mosaic_federation_edge.domain.questions import ListRows
+
+from tests.support.clock import FakeClock
 
 NOW = datetime(2031, 5, 4, 12, 0, tzinfo=UTC)
 LATEST_US = int((NOW + CLOCK_SKEW).timestamp()) * 1_000_000
@@ -107,12 +119,36 @@ def test_refuses_an_answer_that_does_not_hold(make: Callable[[], ListResourcesRe
     assert (failed.value.status, failed.value.reason) == (SourceStatus.UNAVAILABLE, None)
 
 
+def head(size: int) -> GrantAuditHead:
+    """What a peer says of its record, of so many bytes in all."""
+    said = GrantAuditHead(signature=b"x" * size)
+    said.signature = said.signature[: size - (said.ByteSize() - size)]
+    assert said.ByteSize() == size
+    return said
+
+
+@pytest.mark.parametrize(
+    "verify",
+    [
+        pytest.param(lambda said: verified(answer(task(), audit_head=said)), id="list"),
+        pytest.param(lambda said: found(hit(), audit_head=said), id="search"),
+        pytest.param(lambda said: capable(audit_head=said), id="capabilities"),
+    ],
+)
+def test_a_head_is_kept_up_to_its_size(verify: Callable[[GrantAuditHead], SourcePage[Any]]) -> None:
+    """What a peer says of its record goes to grants as it is, unless it is larger than any: then the rows come without one."""
+    largest, too_large = head(MAX_AUDIT_HEAD), head(MAX_AUDIT_HEAD + 1)
+    assert verify(largest).audit_head == largest.SerializeToString()
+    page = verify(too_large)
+    assert (page.audit_head, len(page.rows)) == (b"", 1)
+
+
 def hit(row: Resource | None = None, **fields: Any) -> SearchHit:
     return SearchHit(resource=row or task(), **fields)
 
 
-def found(*hits: SearchHit, resources: Sequence[str] = ("tasks", "notes"), page_size: int = 3) -> SourcePage[Any]:
-    answered = SearchResourcesResponse(hits=hits, truncated=True, source="local")
+def found(*hits: SearchHit, resources: Sequence[str] = ("tasks", "notes"), page_size: int = 3, **fields: Any) -> SourcePage[Any]:
+    answered = SearchResourcesResponse(hits=hits, truncated=True, source="local", **fields)
     return AnswerVerifier("work", resources, NOW).verified_hits(answered, page_size=page_size)
 
 
@@ -135,12 +171,53 @@ def test_hits_keep_their_order_whatever_their_ranks_are() -> None:
         pytest.param(lambda: found(SearchHit(rank=1)), id="a hit without a row"),
         pytest.param(lambda: found(hit(_set(task(), id="1"))), id="an id that is none"),
         pytest.param(lambda: found(hit(snippet="x" * 4 * 1024 * 1024)), id="a snippet without end"),
+        pytest.param(lambda: found(hit(snippet="**a" * 1_000)), id="a snippet longer than its row"),
     ],
 )
 def test_refuses_hits_that_do_not_hold(make: Callable[[], SourcePage[Any]]) -> None:
     """One thing wrong and nothing of the answer is passed on."""
     with pytest.raises(SourceFailed) as failed:
         make()
+    assert failed.value.status is SourceStatus.UNAVAILABLE
+
+
+def test_a_snippet_is_no_longer_than_its_row_with_all_marks() -> None:
+    """What the database cuts out of a row, and marks word by word, passes: the whole text, and 40 words marked."""
+    text = "a " * 500
+    row = task()
+    row.task.description = text
+    snippet = f"{row.task.title} ... {'**a** ' * 40}{'a ' * 460}"
+    [passed] = found(hit(row, snippet=snippet)).rows
+    assert passed.snippet == snippet
+
+
+def capable(**fields: Any) -> SourcePage[Any]:
+    values: dict[str, Any] = {"resources": ["tasks"], "max_rows_per_query": 5, "server_version": "1.0.0", **fields}
+    return AnswerVerifier("work", [], NOW).verified_capabilities(GetCapabilitiesResponse(**values))
+
+
+def test_capabilities_are_passed_on_without_the_head() -> None:
+    """It is kept by our own grants, and is nothing that the user asked for; a verb is named once, and only one that exists."""
+    [told] = capable(audit_head=head(MAX_AUDIT_HEAD), supported_verbs=[1, 77, 1]).rows
+    assert not told.HasField("audit_head")
+    assert list(told.supported_verbs) == [1]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"resources": ["users"]}, id="a resource that is none"),
+        pytest.param({"excluded_resources": ["users"]}, id="an excluded one that is none"),
+        pytest.param({"resources": ["tasks"] * 6}, id="more than there are"),
+        pytest.param({"max_rows_per_query": 0}, id="no rows"),
+        pytest.param({"max_rows_per_query": 10_001}, id="more rows than any grant shows"),
+        pytest.param({"server_version": "1.0\x1b[2J"}, id="a version that a terminal obeys"),
+    ],
+)
+def test_refuses_capabilities_that_do_not_hold(fields: dict[str, Any]) -> None:
+    """One thing wrong and nothing of the answer is passed on."""
+    with pytest.raises(SourceFailed) as failed:
+        capable(**fields)
     assert failed.value.status is SourceStatus.UNAVAILABLE
 
 
@@ -186,9 +263,9 @@ def error(*details: Packed | bytes, key: str = "grpc-status-details-bin") -> grp
     return grpc.aio.AioRpcError(grpc.StatusCode.PERMISSION_DENIED, grpc.aio.Metadata(), grpc.aio.Metadata((key, raw)))
 
 
-def info(reason: str, domain: str = "federation.mosaicstack.dev") -> Packed:
+def info(reason: str, domain: str = "federation.mosaicstack.dev", **metadata: str) -> Packed:
     packed = Packed()
-    packed.Pack(ErrorInfo(reason=reason, domain=domain, metadata={"anything": "\x1b[2J"}))
+    packed.Pack(ErrorInfo(reason=reason, domain=domain, metadata={"anything": "\x1b[2J", **metadata}))
     return packed
 
 
@@ -210,3 +287,38 @@ def test_of_a_peers_error_only_a_known_reason_is_read(refused: grpc.aio.AioRpcEr
     """Hostile details neither reach the user nor break the query."""
     info = find_error_info(refused)
     assert (Reason(info.reason) if info else None) is reason
+
+
+class Refusing(PeerChannels):
+    """Channels on which every call is refused with one error."""
+
+    def __init__(self, refused: grpc.aio.AioRpcError) -> None:
+        super().__init__()
+        self._refused = refused
+
+    def get(self, connection: Connection) -> Any:
+        return self
+
+    def unary_unary(self, *_arguments: Any, **_named: Any) -> Any:
+        async def refuse(*_arguments: Any, **_named: Any) -> bytes:
+            raise self._refused
+
+        return refuse
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        pytest.param("revoked", "revoked", id="revoked"),
+        pytest.param("expired", "expired", id="expired"),
+        pytest.param("pending", "", id="a status that is no end"),
+        pytest.param("\x1b[2Jrevoked", "", id="words of its own"),
+    ],
+)
+async def test_of_a_grants_end_only_known_words_are_kept(said: str, kept: str) -> None:
+    """It is stored, and shown to operators: a peer puts no text of its own there."""
+    connection = Connection(UUID(int=1), "work", "work", "work.example.com:7443", b"", b"", b"a root")
+    peers = Peers(Refusing(error(info("GRANT_NOT_ACTIVE", grant_status=said))), FakeClock())
+    with pytest.raises(SourceFailed) as failed:
+        await peers.ask(connection, ListRows("tasks", 1), position="", seconds=1)
+    assert (failed.value.reason, failed.value.grant_status, failed.value.refuses_us) == (Reason.GRANT_NOT_ACTIVE, kept, True)

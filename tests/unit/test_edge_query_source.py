@@ -25,6 +25,7 @@ def test_refuses_other_forms(source: str) -> None:
         parse_source(source)
     assert refused.value.reason is Reason.REQUEST_INVALID
     assert [violation.field for violation in refused.value.violations] == ["source"]
+    assert "mosaic federation peer list" in (refused.value.remedy or "")
 
 
 @pytest.mark.parametrize("name", ["", "Work", "-a", "a-", "a" * 64, "a.b", "*", "../a", "a\n"])

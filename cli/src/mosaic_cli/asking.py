@@ -9,10 +9,12 @@ import typer
 from mosaic.federation.v1.query_pb2 import QueryResponse
 from mosaic.grants.v1.grants_pb2 import FindUserRequest
 from mosaic_common.auth import Role
+from mosaic_common.errors import Unavailable
 
 from mosaic_cli.connection import User, operator, user
 from mosaic_cli.contexts import Context
 from mosaic_cli.documents import state_of
+from mosaic_cli.failures import CommandFailed, LocalReason
 from mosaic_cli.output import Terminal
 
 LOCAL: Final = "local"
@@ -36,11 +38,15 @@ def missing(answer: QueryResponse) -> list[str]:
     return [f"{source} ({status})" for source, status in statuses if status != "ok"]
 
 
-def warn_if_partial(answers: QueryResponse | Iterable[QueryResponse], output: Terminal) -> None:
-    """Say which sources are missing, if any."""
+def warn_if_partial(answers: QueryResponse | Iterable[QueryResponse], output: Terminal, *, of: str = "rows") -> None:
+    """Say which sources are missing, if any.
+
+    Args:
+        of: what the answer is made of.
+    """
     each = [answers] if isinstance(answers, QueryResponse) else answers
     if lacking := [source for answer in each for source in missing(answer)]:
-        output.warn(f"PARTIAL ANSWER: it lacks rows of {', '.join(lacking)}.")
+        output.warn(f"PARTIAL ANSWER: it lacks {of} of {', '.join(lacking)}.")
 
 
 def _user_id(target: Context, name: str) -> str:
@@ -50,4 +56,11 @@ def _user_id(target: Context, name: str) -> str:
     except ValueError:
         pass
     with operator(target, Role.READ) as gateway:
-        return gateway.ask(gateway.users.FindUser, FindUserRequest(user=name)).id
+        try:
+            return gateway.ask(gateway.users.FindUser, FindUserRequest(user=name)).id
+        except (Unavailable, CommandFailed) as failed:
+            raise CommandFailed(
+                failed.reason if isinstance(failed, CommandFailed) else LocalReason.UNREACHABLE,
+                f"Nobody says whose email that is. {failed.message}",
+                remedy=" ".join(filter(None, ("Name the user by id, which needs no grants service: --user UUID.", failed.remedy))),
+            ) from None

@@ -2,10 +2,11 @@
 
 import getpass
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from queue import SimpleQueue
 from typing import Final, TypeVar
 
 # First: it sets what grpc reads when it is imported.
@@ -47,9 +48,37 @@ class Listener:
     def ask(self, method: "grpc.UnaryUnaryMultiCallable[Q, A]", request: Q) -> A:
         """Raises: MosaicError, CommandFailed."""
         try:
-            return answer_of(method, request, listener=self.name)
-        except AuthRefused as refused:
-            raise find_clock_difference(refused, self.token, self.name, utc_now()) or refused from None
+            return method(request, timeout=TIMEOUT_SECONDS)
+        except grpc.RpcError as error:
+            raise self._failure_of(error) from None
+
+    def ask_at_once(
+        self, method: "grpc.UnaryUnaryMultiCallable[Q, A]", requests: Iterable[Q]
+    ) -> Iterator[tuple[Q, A | MosaicError | CommandFailed]]:
+        """Send all requests, and yield each with its answer, or with why there is none, when that is there.
+
+        Whoever stops listening ends what is still being asked.
+        """
+        asking: dict[grpc.Future[A], Q] = {method.future(request, timeout=TIMEOUT_SECONDS): request for request in requests}
+        ended: SimpleQueue[grpc.Future[A]] = SimpleQueue()
+        try:
+            for call in asking:
+                call.add_done_callback(ended.put)
+            for _ in asking:
+                call = ended.get()
+                try:
+                    yield asking[call], call.result()
+                except grpc.RpcError as error:
+                    yield asking[call], self._failure_of(error)
+        finally:
+            for call in asking:
+                call.cancel()
+
+    def _failure_of(self, error: grpc.RpcError) -> MosaicError | CommandFailed:
+        failed = failure_of(error, listener=self.name)
+        if isinstance(failed, AuthRefused):
+            return find_clock_difference(failed, self.token, self.name, utc_now()) or failed
+        return failed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

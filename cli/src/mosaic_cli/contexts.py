@@ -59,7 +59,7 @@ class Contexts:
             raise ConfigurationError("No context is chosen: run `mosaic context use NAME`, or give --context.")
         if wanted not in self.contexts:
             known = ", ".join(sorted(self.contexts)) or "none exists yet; `mosaic dev up` makes two"
-            raise ConfigurationError(f"There is no context {wanted!r} ({known}).")
+            raise ConfigurationError(f"There is no context {wanted!r} ({known}); `mosaic context list` shows where each leads.")
         return self.contexts[wanted]
 
     def using(self, name: str) -> Self:

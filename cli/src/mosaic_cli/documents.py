@@ -82,6 +82,7 @@ def explanation_document(answer: ExplainGrantResponse) -> Document:
 
 def preview_document(answer: PreviewGrantResponse) -> Document:
     return {
+        "grant_status": state_of(answer, "grant_status") if answer.grant_status else None,
         "subject_user_id": answer.subject_user_id,
         "scope": json.loads(answer.scope_json),
         "resources": [_resource_preview(each) for each in answer.resources],

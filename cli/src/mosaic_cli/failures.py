@@ -95,6 +95,10 @@ class ReportingGroup(TyperGroup):
             if isinstance(error, BrokenPipeError) or ctx.params.get("debug"):
                 raise
             tell(failure_of(error), ctx.meta.get(FORMAT_KEY, Format.TABLE))
+        except typer.BadParameter as usage:
+            # How pydantic, by which the parser reads an enum, begins its sentence.
+            usage.message = usage.message.removeprefix("Value error, ")
+            raise
         except (typer.Exit, typer.Abort, typer.TyperException, EOFError):
             raise  # the parser's own: it ends, aborts or shows the usage
         except Exception as error:

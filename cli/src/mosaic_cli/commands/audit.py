@@ -6,10 +6,11 @@ from contextlib import ExitStack
 from datetime import datetime, timedelta
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 from uuid import UUID
 
 import typer
+from cryptography.exceptions import UnsupportedAlgorithm
 from mosaic.audit.v1.audit_pb2 import AuditRow, GetAuditRowRequest, ListAuditRowsRequest
 from mosaic_common.audit import HeadVerifier, Outcome
 from mosaic_common.audit_export import Account, ExportBroken, peer_heads, verify_export, witnessed_heads
@@ -30,6 +31,8 @@ from mosaic_cli.times import iso, moment, parse_moment, utc_now
 from mosaic_cli.views.audit_log import account_document, account_sheet, followed_line, row_document, row_list, row_sheets
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+T = TypeVar("T")
 
 POLL_SECONDS: Final = 1.0
 # A row may be committed after one that is dated later: it waited in another process's queue.
@@ -69,6 +72,8 @@ def tail(
     output: OutputOption,
 ) -> None:
     """The latest rows of the audit log, the newest last."""
+    if follow and until is not None:
+        raise typer.BadParameter("--until does not go with --follow, which has no end.")
     request = ListAuditRowsRequest(
         peer=peer,
         grant_id=grant,
@@ -147,10 +152,7 @@ def verify(
     output: OutputOption,
 ) -> None:
     """Prove that an export was not altered, or name the first place of each chain that was. Needs no gateway."""
-    try:
-        verifier = HeadVerifier(*(each.read_bytes() for each in key))
-    except ValueError as error:
-        raise CommandFailed(LocalReason.FILE, f"{' '.join(map(str, key))}: no public audit key ({error}).") from None
+    verifier = _verifier(key)
     try:
         account = _verify(file, verifier, peer_heads_file, witness)
     except ExportBroken as broken:
@@ -164,11 +166,25 @@ def verify(
     output.show(account_document(account), lambda: account_sheet(account, utc_now()))
 
 
+def _verifier(files: Sequence[Path]) -> HeadVerifier:
+    pems = [each.read_bytes() for each in files]
+    for file, pem in zip(files, pems, strict=True):
+        try:
+            HeadVerifier(pem)
+        except (ValueError, UnsupportedAlgorithm):
+            raise CommandFailed(
+                LocalReason.FILE,
+                f"{file} is no public audit key: that is an Ed25519 key, PEM.",
+                remedy="It is audit.pub in the folder `operator` of the gateway's PKI.",
+            ) from None
+    return HeadVerifier(*pems)
+
+
 def _verify(file: Path, verifier: HeadVerifier, peer_heads_file: Path | None, witness: Path | None) -> Account:
     with ExitStack() as opened:
         lines = opened.enter_context(file.open("rb"))
-        told = peer_heads(opened.enter_context(peer_heads_file.open("rb"))) if peer_heads_file else ()
-        kept = witnessed_heads(opened.enter_context(witness.open("rb"))) if witness else ()
+        told = _some(peer_heads(opened.enter_context(peer_heads_file.open("rb"))), peer_heads_file) if peer_heads_file else ()
+        kept = _some(witnessed_heads(opened.enter_context(witness.open("rb"))), witness) if witness else ()
         return verify_export(lines, verifier, peers=told, witness=kept)
 
 
@@ -179,6 +195,14 @@ def _elsewhere(broken: ExportBroken) -> str:
 
 def _place(broken: ExportBroken) -> str:
     return ", ".join([*(f"{place.field} {place.description}" for place in _places(broken)), broken.problem])
+
+
+def _some(heads: Iterator[T], file: Path) -> Iterator[T]:
+    """The heads, of which there is one at least: a file without any proves nothing, and is not the one that was meant."""
+    first = next(heads, None)
+    if first is None:
+        raise CommandFailed(LocalReason.FILE, f"{file} holds no head, so it can prove nothing of this record.")
+    return chain([first], heads)
 
 
 def _places(broken: ExportBroken) -> Iterator[Violation]:

@@ -30,4 +30,4 @@ def capabilities(
     with asking(target, user_name) as gateway:
         answer = gateway.ask(gateway.query.Query, QueryRequest(verb=VERB_CAPABILITIES, source=source))
     output.show(capabilities_document(answer), lambda: capabilities_view(answer, utc_now()))
-    warn_if_partial(answer, output)
+    warn_if_partial(answer, output, of="the capabilities")

@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from typing import Final, Literal
 
+from mosaic.grants.v1 import types_pb2
 from mosaic.grants.v1.grants_pb2 import ExplainGrantResponse, PreviewGrantResponse, ResourcePreview
 from rich.console import RenderableType
 from rich.text import Text
 
 from mosaic_cli.documents import state_of
 from mosaic_cli.output import readable
-from mosaic_cli.tables import Cell, plain, quiet, rows, stacked, state
+from mosaic_cli.tables import Cell, plain, quiet, rows, stacked, state, warnings
 
 _Counted = Literal["visible", "per_query", "visible_against", "per_query_against", "gained", "lost"]
 _CHANGES: Final = ("VISIBLE THEN", "PER QUERY THEN", "GAINED", "LOST")
@@ -31,12 +32,21 @@ def explanation_sheet(answer: ExplainGrantResponse) -> RenderableType:
 def preview_table(answer: PreviewGrantResponse, *, compared: bool) -> RenderableType:
     """Counts of each resource; compared, with what another scope would change."""
     headings = ("RESOURCE", "VISIBLE", "PER QUERY", *(_CHANGES if compared else ()))
-    return rows(
+    counted = rows(
         headings,
         ((plain(each.resource), *_counts(each, compared=compared)) for each in answer.resources),
         empty="The scope shows no resource.",
         whole=headings,
     )
+    return stacked(_reservation(answer), counted)
+
+
+def _reservation(answer: PreviewGrantResponse) -> RenderableType | None:
+    """What an active grant shows it shows now; of the others that has to be said."""
+    if answer.grant_status in {types_pb2.GRANT_STATUS_UNSPECIFIED, types_pb2.GRANT_STATUS_ACTIVE}:
+        return None
+    status = state_of(answer, "grant_status")
+    return warnings([f"This grant is {status} and shows nothing: counted is what it would show if it were active."])
 
 
 def _counts(preview: ResourcePreview, *, compared: bool) -> Iterator[Cell]:

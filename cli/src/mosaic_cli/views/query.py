@@ -20,13 +20,22 @@ from mosaic_cli.tables import Cell, identifier, plain, quiet, rows, stacked, sta
 from mosaic_cli.times import length, moment
 
 _WIDE: Final = 60
+# Two passages of twenty words each.
+_LONGEST_MATCH: Final = 400
 _MARK: Final = "**"
+_NOBODY: Final = "No source answered."
 _SPACE: Final = re.compile(r"\s+")
 
 
 def answer_view(answer: QueryResponse, now: datetime) -> RenderableType:
-    found = _hit_list(answer.hits, now) if answer.hits else _row_list(answer.rows, now)
-    return stacked(found, _account(answer))
+    found = _hit_list(answer.hits, now) if answer.hits else _row_list(answer.rows, now, empty=_nothing_of(answer))
+    # A search has one page, and says so when more matched; a list goes on from page to page until the cap.
+    cut = "there is more" if answer.hits else "cut at the grant's row limit: there is more"
+    return stacked(found, _account(answer, cut))
+
+
+def _nothing_of(answer: QueryResponse) -> str:
+    return "No rows." if any(state_of(each, "status") == "ok" for each in answer.sources) else _NOBODY
 
 
 def capabilities_view(answer: QueryResponse, now: datetime) -> RenderableType:
@@ -34,7 +43,7 @@ def capabilities_view(answer: QueryResponse, now: datetime) -> RenderableType:
         rows(
             ("SOURCE", "RESOURCES", "ROWS PER QUERY", "VERBS", "UNTIL"),
             (_capabilities(each, now) for each in answer.sources if each.HasField("capabilities")),
-            empty="No source answered.",
+            empty=_NOBODY,
             whole=("ROWS PER QUERY", "UNTIL"),
         ),
         _account(answer),
@@ -77,11 +86,13 @@ def _match(hit: SearchHit) -> Text:
     """The snippet, what matched in it in bold; or how near the embedding is."""
     if not hit.snippet:
         return quiet(f"distance {hit.distance:.3f}" if hit.HasField("distance") else "–")
-    parts = _SPACE.sub(" ", hit.snippet).split(_MARK)
-    return Text.assemble(*((readable(part), "bold" if number % 2 else "") for number, part in enumerate(parts)))
+    snippet = _SPACE.sub(" ", hit.snippet)
+    cut = "…" if len(snippet) > _LONGEST_MATCH else ""
+    parts = snippet[:_LONGEST_MATCH].split(_MARK)
+    return Text.assemble(*((readable(part), "bold" if number % 2 else "") for number, part in enumerate(parts)), cut)
 
 
-def _row_list(found: Sequence[Resource], now: datetime) -> RenderableType:
+def _row_list(found: Sequence[Resource], now: datetime, *, empty: str) -> RenderableType:
     kinds = {_kind(row) for row in found}
     own = _COLUMNS.get(kinds.pop(), _ANY_KIND) if len(kinds) == 1 else _ANY_KIND
     return rows(
@@ -90,24 +101,27 @@ def _row_list(found: Sequence[Resource], now: datetime) -> RenderableType:
             (row.source, *(cell(row, now) for cell in own.values()), when(moment(row.updated_at_us), now), identifier(row.id))
             for row in found
         ),
-        empty="No rows.",
+        empty=empty,
         whole=("STATUS", "DUE", "EXPIRES", "LAST USED", "UPDATED", "ID"),
     )
 
 
-def _account(answer: QueryResponse) -> RenderableType:
-    """What became of every source that was asked."""
-    # A search has one page, and says so when more matched; a list goes on from page to page until the cap.
-    cut = "there is more" if answer.hits else "cut at the grant's row limit: there is more"
+def _account(answer: QueryResponse, cut: str | None = None) -> RenderableType:
+    """What became of every source that was asked.
+
+    Args:
+        cut: how to say of rows that there are more; None where no rows were asked for.
+    """
     return Group(*(_source_line(each, cut) for each in answer.sources))
 
 
-def _source_line(source: SourceResult, cut: str) -> Text:
-    counted = f"{source.row_count} row{'' if source.row_count == 1 else 's'}, {source.latency_us / 1000:.0f} ms"
-    parts: list[Cell | tuple[str, str]] = [state(state_of(source, "status")), "  ", plain(source.source), "  ", quiet(counted)]
+def _source_line(source: SourceResult, cut: str | None) -> Text:
+    took = f"{source.latency_us / 1000:.0f} ms"
+    told = took if cut is None else f"{source.row_count} row{'' if source.row_count == 1 else 's'}, {took}"
+    parts: list[Cell | tuple[str, str]] = [state(state_of(source, "status")), "  ", plain(source.source), "  ", quiet(told)]
     if source.HasField("age_us"):
         parts.append(f"  as of {length(timedelta(microseconds=source.age_us))} ago")
-    if source.truncated:
+    if source.truncated and cut is not None:
         parts.append((f"  {cut}", "yellow"))
     if source.reason:
         parts.append((f"  {plain(source.reason)}", "red"))

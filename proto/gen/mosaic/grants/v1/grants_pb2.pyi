@@ -599,8 +599,11 @@ class PreviewGrantResponse(_message.Message):
     RESOURCES_FIELD_NUMBER: _builtins.int
     SUBJECT_USER_ID_FIELD_NUMBER: _builtins.int
     SCOPE_JSON_FIELD_NUMBER: _builtins.int
+    GRANT_STATUS_FIELD_NUMBER: _builtins.int
     subject_user_id: _builtins.str
     scope_json: _builtins.str
+    grant_status: _types_pb2.GrantStatus.ValueType
+    """Of the grant, as it is now; unspecified where a scope alone was previewed."""
     @_builtins.property
     def resources(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResourcePreview]:
         """Every resource of either scope, in the registry's order."""
@@ -611,10 +614,11 @@ class PreviewGrantResponse(_message.Message):
         resources: _abc.Iterable[Global___ResourcePreview] | None = ...,
         subject_user_id: _builtins.str = ...,
         scope_json: _builtins.str = ...,
+        grant_status: _types_pb2.GrantStatus.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["resources", b"resources", "scope_json", b"scope_json", "subject_user_id", b"subject_user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant_status", b"grant_status", "resources", b"resources", "scope_json", b"scope_json", "subject_user_id", b"subject_user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -36,12 +36,12 @@ class GrantsConnections:
         self._monotonic: Final = monotonic
         self._held: Final[OrderedDict[UUID, _Held]] = OrderedDict()
 
-    async def get_all(self, user_id: UUID, user_token: str) -> Sequence[Connection]:
-        return await self._released(user_id, user_token, HELD_SECONDS)
+    async def get_all(self, user_id: UUID, user_token: str, *, seconds: float) -> Sequence[Connection]:
+        return await self._released(user_id, user_token, HELD_SECONDS, seconds)
 
-    async def get(self, user_id: UUID, user_token: str, name: str) -> Connection:
+    async def get(self, user_id: UUID, user_token: str, name: str, *, seconds: float) -> Connection:
         for max_age in (HELD_SECONDS, FRESH_SECONDS):
-            named = [each for each in await self._released(user_id, user_token, max_age) if each.name == name]
+            named = [each for each in await self._released(user_id, user_token, max_age, seconds) if each.name == name]
             if len(named) == 1:
                 return named[0]
         raise no_such_connection()
@@ -55,13 +55,14 @@ class GrantsConnections:
         for user_id in [each for each, held in self._held.items() if now - held.released_at > HELD_SECONDS]:
             del self._held[user_id]
 
-    async def _released(self, user_id: UUID, user_token: str, max_age_seconds: float) -> Sequence[Connection]:
+    async def _released(self, user_id: UUID, user_token: str, max_age_seconds: float, seconds: float) -> Sequence[Connection]:
         now = self._monotonic()
         held = self._held.get(user_id)
         if held is not None and now - held.released_at <= max_age_seconds:
             return held.connections
         request = ledger_pb2.GetPeerCredentialRequest(user_token=user_token)
-        response = await answer_of(self._stub.GetPeerCredential(request, timeout=RELEASE_SECONDS), dependency="grants")
+        releasing = self._stub.GetPeerCredential(request, timeout=min(RELEASE_SECONDS, seconds))
+        response = await answer_of(releasing, dependency="grants")
         try:
             if UUID(response.user_id) != user_id:
                 raise ValueError("the credentials are another user's")

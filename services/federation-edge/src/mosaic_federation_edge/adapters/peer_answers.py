@@ -30,6 +30,8 @@ CLOCK_SKEW: Final = timedelta(minutes=5)
 # Ours have 119. All of a user's connections have to fit into one token of ours.
 MAX_PAGE_TOKEN: Final = 256
 MAX_AUDIT_HEAD: Final = 256
+# A snippet is cut out of its row, up to 40 words of it marked on both sides: 160 characters, three times over.
+MAX_SNIPPET_MARKS: Final = 512
 _VERSION: Final = re.compile(r"[0-9A-Za-z.+!-]{0,64}")
 
 _KINDS: Final[Mapping[str, str]] = {
@@ -79,6 +81,7 @@ class AnswerVerifier:
     def verified_hits(self, unverified: SearchResourcesResponse, *, page_size: int) -> SourcePage[Found]:
         self._require(len(unverified.hits) <= page_size)
         for hit in unverified.hits:
+            self._require(len(hit.snippet) <= _text_length(hit.resource) + MAX_SNIPPET_MARKS)
             # Nobody sorts by them here; whoever reads the answer might.
             if not math.isfinite(hit.rank):
                 hit.rank = 0
@@ -128,6 +131,12 @@ class AnswerVerifier:
     def _require(self, holds: bool) -> None:
         if not holds:
             raise SourceFailed(SourceStatus.UNAVAILABLE, "The peer's answer is not one that can be passed on.")
+
+
+def _text_length(row: Resource) -> int:
+    kind = row.WhichOneof("resource")
+    fields = getattr(row, kind).ListFields() if kind else ()
+    return sum(len(value) for _, value in fields if isinstance(value, str))
 
 
 def _head_of(unverified: _Answer) -> bytes:

@@ -17,7 +17,7 @@ from mosaic_common.rpc.status import DETAILS_KEY, DOMAIN
 from mosaic_federation_edge.adapters.peer_answers import AnswerVerifier
 from mosaic_federation_edge.adapters.peer_channels import PeerChannels
 from mosaic_federation_edge.adapters.wire import parse_bounded
-from mosaic_federation_edge.domain.connections import Connection
+from mosaic_federation_edge.domain.connections import OF_THE_CONNECTION, Connection
 from mosaic_federation_edge.domain.fan_out import SourceFailed, SourcePage, SourceStatus
 from mosaic_federation_edge.domain.questions import GetCapabilities, GetRow, ListRows, Question, SearchRows
 
@@ -36,6 +36,8 @@ _STATUSES: Final[Mapping[grpc.StatusCode, SourceStatus]] = {
     grpc.StatusCode.UNIMPLEMENTED: SourceStatus.DENIED,
     grpc.StatusCode.DEADLINE_EXCEEDED: SourceStatus.TIMEOUT,
 }
+# 401, 403 and 404: of who asks. The other refusals are of one question, and say nothing about the connection.
+_OF_WHO_ASKS: Final = frozenset({grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.NOT_FOUND})
 _SENTENCES: Final[Mapping[SourceStatus, str]] = {
     SourceStatus.DENIED: "The peer refused the query.",
     SourceStatus.TIMEOUT: "The peer did not answer in time.",
@@ -63,12 +65,13 @@ class Peers:
         try:
             return await _ask(asking, verifier, question, position)
         except grpc.aio.AioRpcError as error:
-            failed = _failure(error)
+            failed = _failure(error, connection)
             if failed.reason is Reason.RESOURCE_NOT_FOUND and isinstance(question, GetRow):
                 return SourcePage((), 0, "", truncated=False, reason=failed.reason)
-            if failed.status is SourceStatus.DENIED:
-                self._channels.drop(connection)
             raise failed from None
+
+    def drop(self, connection: Connection) -> None:
+        self._channels.drop(connection)
 
 
 async def _ask(asking: "_Asking", verifier: AnswerVerifier, question: Question, position: str) -> SourcePage[Found]:
@@ -122,14 +125,19 @@ def _parse_position(position: str) -> tuple[int, str]:
     return int(served or 0), page_token
 
 
-def _failure(error: grpc.aio.AioRpcError) -> SourceFailed:
+def _failure(error: grpc.aio.AioRpcError, connection: Connection) -> SourceFailed:
     info = find_error_info(error)
     reason = Reason(info.reason) if info is not None else None
     status = _STATUSES.get(error.code(), SourceStatus.UNAVAILABLE)
     if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and reason is Reason.RATE_LIMITED:
         # The library says RESOURCE_EXHAUSTED too, of a message above the limit.
         status = SourceStatus.RATE_LIMITED
-    return SourceFailed(status, _SENTENCES[status], reason, _grant_status(info))
+    grant_status = _grant_status(info)
+    sentence = _SENTENCES[status]
+    if status is SourceStatus.DENIED and reason in OF_THE_CONNECTION:
+        ended = f": its grant is {grant_status}" if grant_status else ""
+        sentence = f"The peer refuses this connection{ended}; `mosaic federation peer show {connection.peer_id}` says what to do."
+    return SourceFailed(status, sentence, reason, grant_status, refuses_us=error.code() in _OF_WHO_ASKS)
 
 
 def _grant_status(info: ErrorInfo | None) -> str:

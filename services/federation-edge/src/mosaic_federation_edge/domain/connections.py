@@ -65,8 +65,11 @@ class Reports(Protocol):
 class Connections(Protocol):
     """The connections of users who are asking right now."""
 
-    async def get_all(self, user_id: UUID, user_token: str) -> Sequence[Connection]:
+    async def get_all(self, user_id: UUID, user_token: str, *, seconds: float) -> Sequence[Connection]:
         """Return the active connections of the user whose own bearer token this is.
+
+        Args:
+            seconds: how long it may take at most.
 
         Raises:
             AuthRefused: the grants service does not accept the token.
@@ -74,7 +77,7 @@ class Connections(Protocol):
         """
         ...
 
-    async def get(self, user_id: UUID, user_token: str, name: str) -> Connection:
+    async def get(self, user_id: UUID, user_token: str, name: str, *, seconds: float) -> Connection:
         """Return one connection.
 
         Raises:
@@ -100,4 +103,8 @@ class PeerReads(Protocol[R]):
         Raises:
             SourceFailed: refused, not reached, too late, or an answer that does not hold.
         """
+        ...
+
+    def drop(self, connection: Connection) -> None:
+        """Ask through nothing that is open for this connection any more; what is being asked ends undisturbed."""
         ...

@@ -30,14 +30,18 @@ class SourceFailed(Exception):
     Attributes:
         reason: the peer's, if it gave one that exists.
         grant_status: the peer's word for the end of the grant, unverified.
+        refuses_us: the peer refuses whoever asks, or does not know what we believe it to have; not one badly formed question.
     """
 
-    def __init__(self, status: SourceStatus, message: str, reason: Reason | None = None, grant_status: str = "") -> None:
+    def __init__(
+        self, status: SourceStatus, message: str, reason: Reason | None = None, grant_status: str = "", *, refuses_us: bool = False
+    ) -> None:
         super().__init__(message)
         self.status: Final = status
         self.message: Final = message
         self.reason: Final = reason
         self.grant_status: Final = grant_status
+        self.refuses_us: Final = refuses_us
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Generic, Protocol, TypeVar
 
+from mosaic_common.errors import Reason
+
 from mosaic_federation_edge.domain.fan_out import SourceAnswer, SourceStatus
 from mosaic_federation_edge.domain.query_source import LOCAL
 
@@ -74,6 +76,15 @@ def positions_after(fitted: Fitted[R], before: Mapping[str, str]) -> dict[str, s
         return {}
     failed = {each.source for each in fitted.answers if each.page is None and each.status is not SourceStatus.DENIED}
     return {source: before[source] for source in failed if source in before} | going_on
+
+
+def missing_after(fitted: Fitted[R], after: Mapping[str, str]) -> dict[str, tuple[SourceStatus, Reason | None]]:
+    """How each source failed that the next page does not ask, so that it can say what it lacks.
+
+    Args:
+        after: where the next page goes on, by source.
+    """
+    return {each.source: (each.status, each.reason) for each in fitted.answers if each.page is None and each.source not in after}
 
 
 def clamp_time_us(time_us: int, *, latest_us: int) -> int:

@@ -44,7 +44,11 @@ class PeerSource(Generic[R]):
         try:
             page = await self._peers.ask(connection, question, position=position, seconds=seconds)
         except SourceFailed as failed:
-            renewed = await self._find_renewed(asker, connection) if failed.reason in OF_THE_CERTIFICATE else None
+            if failed.refuses_us:
+                # What is held here may be out of date, and a key that is refused is held for nothing.
+                self._connections.drop(asker.user_id)
+                self._peers.drop(connection)
+            renewed = await self._find_renewed(asker, connection, seconds) if failed.reason in OF_THE_CERTIFICATE else None
             if renewed is not None:
                 return await self.ask(asker, renewed, question, position, seconds)
             if failed.reason in OF_THE_CONNECTION:
@@ -53,8 +57,7 @@ class PeerSource(Generic[R]):
         self._reports.report(asker.token, connection.peer_id, None, page.audit_head)
         return page
 
-    async def _find_renewed(self, asker: Asker, refused: Connection) -> Connection | None:
+    async def _find_renewed(self, asker: Asker, refused: Connection, seconds: float) -> Connection | None:
         """The same connection with another certificate: what is held here may be seconds older than a re-enrollment."""
-        self._connections.drop(asker.user_id)
-        now = await self._connections.get(asker.user_id, asker.token, refused.name)
+        now = await self._connections.get(asker.user_id, asker.token, refused.name, seconds=seconds)
         return now if now.chain_pem != refused.chain_pem else None

@@ -48,6 +48,7 @@ def parse_source(unverified: str) -> Chosen:
         Reason.REQUEST_INVALID,
         "The source is none that can be asked.",
         layer=Layer.REQUEST,
+        remedy="`mosaic federation peer list --direction outbound` shows the connections by name.",
         violations=[Violation("source", "must be local, all, or federated:<connection>")],
     )
 

@@ -2,10 +2,12 @@
 
 import base64
 import binascii
-from typing import Final
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Final, TypeVar
 
 from mosaic.audit.v1 import audit_pb2
-from mosaic_common.audit import Outcome, SealedRow
+from mosaic_common.audit import Event, Outcome, SealedRow
 from mosaic_common.audit_heads import CHAIN_ID_BYTES
 from mosaic_common.clock import Clock
 from mosaic_common.errors import InvalidInput, Layer, NotFound, Reason, Violation
@@ -17,6 +19,8 @@ from mosaic_grants.api.requests import micros, parse_grant_id, parse_int64, pars
 from mosaic_grants.domain import permissions
 from mosaic_grants.domain.audit_reading import RowFilter, RowPlace
 from mosaic_grants.domain.ports import Ledger, Transaction
+
+E = TypeVar("E", bound=StrEnum)
 
 MAX_EXPORT_PAGE: Final = 1000
 
@@ -69,13 +73,14 @@ class AuditServicer:
 
 
 async def _parse_filter(tx: Transaction, request: audit_pb2.ListAuditRowsRequest) -> RowFilter:
+    _require_time(request)
     return RowFilter(
         peer_id=(await tx.peers.get_by_name(request.peer)).id if request.peer else None,
         grant_id=parse_grant_id(request.grant_id) if request.grant_id else None,
         subject_user_id=await permissions.find_user_id(tx, request.user) if request.user else None,
-        event=_parse_word(request.event, field="event"),
-        outcome=_parse_outcome(request.outcome) if request.outcome else None,
-        denied_reason=_parse_word(request.denied_reason, field="denied_reason"),
+        event=_parse_event(request.event) if request.event else None,
+        outcome=_parse_one_of(Outcome, request.outcome, field="outcome"),
+        denied_reason=_parse_one_of(Reason, request.denied_reason, field="denied_reason"),
         request_id=parse_uuid(request.request_id, field="request_id") if request.request_id else None,
         actor=_parse_word(request.actor, field="actor"),
         since_us=request.since_us if request.HasField("since_us") else None,
@@ -87,16 +92,38 @@ def _parse_word(value: str, *, field: str) -> str | None:
     return parse_text(value, field=field, longest=64) or None
 
 
-def _parse_outcome(value: str) -> Outcome:
-    try:
-        return Outcome(value)
-    except ValueError:
+def _parse_event(value: str) -> str:
+    """An event, or with a dot at its end what several begin with."""
+    if not any(each == value or (value.endswith(".") and each.startswith(value)) for each in Event):
+        raise _none_of(Event, "event")
+    return value
+
+
+def _parse_one_of(words: type[E], value: str, *, field: str) -> E | None:
+    if value and value not in list(words):
+        raise _none_of(words, field)
+    return words(value) if value else None
+
+
+def _none_of(words: Iterable[str], field: str) -> InvalidInput:
+    """A word that does not exist finds nothing, which would read as if nothing had happened."""
+    known = "as an error names it, such as RATE_LIMITED" if words is Reason else f"one of {', '.join(words)}"
+    return InvalidInput(
+        Reason.REQUEST_INVALID,
+        f"{field} is none that there is.",
+        layer=Layer.REQUEST,
+        violations=[Violation(field, f"must be {known}")],
+    )
+
+
+def _require_time(request: audit_pb2.ListAuditRowsRequest) -> None:
+    if request.HasField("since_us") and request.HasField("until_us") and request.since_us >= request.until_us:
         raise InvalidInput(
             Reason.REQUEST_INVALID,
-            "outcome is none that there is.",
+            "No time is since then and before that.",
             layer=Layer.REQUEST,
-            violations=[Violation("outcome", f"must be one of {', '.join(Outcome)}")],
-        ) from None
+            violations=[Violation("since_us", "must be before until_us")],
+        )
 
 
 def _place_token(last: SealedRow) -> str:

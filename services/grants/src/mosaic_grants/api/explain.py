@@ -4,6 +4,7 @@ from typing import Final
 
 from mosaic.errors.v1 import errors_pb2
 from mosaic.grants.v1 import grants_pb2 as pb
+from mosaic.grants.v1 import types_pb2
 from mosaic_common.decision import Verb
 from mosaic_common.errors import InvalidInput, Layer, Reason, Violation
 from mosaic_common.rpc.call import Call
@@ -101,7 +102,9 @@ def _layer_message(layer: str, verdict: str, sentence: str) -> pb.ExplainedLayer
 
 
 def _preview_message(preview: Preview) -> pb.PreviewGrantResponse:
+    status = f"GRANT_STATUS_{preview.status.name if preview.status else 'UNSPECIFIED'}"
     return pb.PreviewGrantResponse(
+        grant_status=types_pb2.GrantStatus.Value(status),
         resources=[_resource_message(name, counts, preview.scope, preview.against) for name, counts in preview.counts.items()],
         subject_user_id=str(preview.subject_user_id),
         scope_json=preview.scope.to_json(),

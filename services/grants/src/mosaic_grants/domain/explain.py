@@ -1,5 +1,6 @@
 """What a call would meet, lock by lock, without making it: the engine's findings, then what only the database and the log know."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -86,7 +87,10 @@ async def explain_grant(ledger: Ledger, question: Question) -> Explanation:
             findings += await _look_for_row(tx, view, question, names)
         rate = await _rate(tx, grant)
     refused = _refused(findings)
-    cap = None if refused else await _cap(ledger, view, question)
+    counts = await _count(ledger, view, question) if refused is None else {}
+    if question.verb is not Verb.CAPABILITIES and not any(each.layer is Layer.ROW for each in findings):
+        findings += (_native_rights(view, question, counts, names),)
+    cap = None if refused else _cap(view, question, counts)
     return Explanation(findings, refused, cap, rate, _remedy(refused, grant) if refused else "")
 
 
@@ -162,16 +166,34 @@ def _find_row_id(unverified: str) -> UUID | None:
     return row_id if str(row_id) == unverified else None
 
 
-async def _cap(ledger: Ledger, view: GrantView, question: Question) -> str | None:
+async def _count(ledger: Ledger, view: GrantView, question: Question) -> Mapping[str, int | None]:
+    """How many rows a list or a search has before it, by resource: those that the user sees here and the scope shows."""
+    if question.verb not in {Verb.LIST, Verb.SEARCH}:
+        return {}
+    resources = tuple(dict.fromkeys(question.resources))
+    counted = await asyncio.gather(*(count(ledger, view.subject_user_id, name, view.scope) for name in resources))
+    return {name: found.visible if found else None for name, found in zip(resources, counted, strict=True)}
+
+
+def _native_rights(view: GrantView, question: Question, counts: Mapping[str, int | None], names: Mapping[UUID, str]) -> Finding:
+    """The lock that the user's own rights are: it refuses no list and no search, and leaves out what they do not see here."""
+    user = names.get(view.subject_user_id, str(view.subject_user_id))
+    if not counts:
+        what = "whether the user sees the row" if question.verb is Verb.GET else "which rows the user sees"
+        unnamed = "" if question.unverified_row_id or question.verb is not Verb.GET else ", since none is named"
+        return Finding(Layer.ROW, Verdict.NOT_REACHED, f"Not looked at: {what}{unnamed}.")
+    told = " and ".join(f"{'an unknown number' if found is None else found} of {name}" for name, found in counts.items())
+    return Finding(Layer.ROW, Verdict.PASSED, f"Of the rows that {user} sees here, the scope shows {told}.")
+
+
+def _cap(view: GrantView, question: Question, counts: Mapping[str, int | None]) -> str | None:
     cap = view.scope.max_rows_per_query
     match question.verb:
         case Verb.LIST:
-            [resource] = question.resources
-            counts = await count(ledger, view.subject_user_id, resource, view.scope)
-            counted = f"{counts.visible} rows are visible" if counts else "The visible rows could not be counted in time"
-            return (
-                f"{counted}; one query gives at most {min(cap, counts.visible) if counts else cap} over all its pages (cap {cap})."
-            )
+            [visible] = counts.values()
+            counted = "The visible rows could not be counted in time" if visible is None else f"{visible} rows are visible"
+            most = cap if visible is None else min(cap, visible)
+            return f"{counted}; one query gives at most {most} over all its pages (cap {cap})."
         case Verb.SEARCH:
             return f"One search gives at most {cap} rows, all its resources together."
         case Verb.GET:

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from uuid import UUID
 
+from mosaic_common.decision import GrantStatus
 from mosaic_common.errors import ScopeRefused, Violation
 from mosaic_common.resources import REGISTRY
 from mosaic_common.scope import Scope, parse_scope, scope_refused
@@ -18,10 +19,12 @@ class Preview:
     """What two scopes show of one user's rows.
 
     Attributes:
+        status: of the grant; None where a scope alone is looked at.
         counts: of every resource of either scope, in the registry's order; None where counting took too long.
     """
 
     subject_user_id: UUID
+    status: GrantStatus | None
     scope: Scope
     against: Scope | None
     counts: dict[str, Counts | None]
@@ -38,7 +41,7 @@ async def preview_grant(ledger: Ledger, grant_id: UUID, *, unverified_against: s
         grant = await tx.grants.get(grant_id)
         subject = await permissions.find_subject(tx, str(grant.subject_user_id))
         [against] = await _accepted(tx, subject, against_scope_json=unverified_against) if unverified_against else [None]
-    return await _counted(ledger, subject, parse_scope(grant.scope), against)
+    return await _counted(ledger, subject, parse_scope(grant.scope), against, status=grant.status)
 
 
 async def preview_scope(ledger: Ledger, *, user: str, unverified_scope: str, unverified_against: str) -> Preview:
@@ -70,11 +73,13 @@ async def _accepted(tx: Transaction, subject: User, **unverified_scopes: str) ->
     return scopes
 
 
-async def _counted(ledger: Ledger, subject: User, scope: Scope, against: Scope | None) -> Preview:
+async def _counted(
+    ledger: Ledger, subject: User, scope: Scope, against: Scope | None, *, status: GrantStatus | None = None
+) -> Preview:
     """Count all resources at once: however many take too long, the answer takes no longer than one of them."""
     resources = [name for name in REGISTRY if scope.grants(name) or (against is not None and against.grants(name))]
     counts = await asyncio.gather(*(_count(ledger, subject.id, name, scope, against) for name in resources))
-    return Preview(subject.id, scope, against, dict(zip(resources, counts, strict=True)))
+    return Preview(subject.id, status, scope, against, dict(zip(resources, counts, strict=True)))
 
 
 async def _count(ledger: Ledger, user_id: UUID, resource: str, scope: Scope, against: Scope | None) -> Counts | None:
