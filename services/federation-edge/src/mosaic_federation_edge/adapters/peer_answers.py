@@ -5,7 +5,6 @@ import re
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Final
-from uuid import UUID
 
 from google.protobuf.message import Message
 from mosaic.federation.v1.federation_pb2 import (
@@ -32,6 +31,8 @@ MAX_PAGE_TOKEN: Final = 256
 MAX_AUDIT_HEAD: Final = 256
 # A snippet is cut out of its row, up to 40 words of it marked on both sides: 160 characters, three times over.
 MAX_SNIPPET_MARKS: Final = 512
+# A tenth of the time it takes to make a UUID of it and to spell that again; two or three ids are in each row.
+_CANONICAL_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _VERSION: Final = re.compile(r"[0-9A-Za-z.+!-]{0,64}")
 
 _KINDS: Final[Mapping[str, str]] = {
@@ -149,7 +150,4 @@ def _is_page_token(unverified: str) -> bool:
 
 
 def _is_canonical(unverified_id: str) -> bool:
-    try:
-        return str(UUID(unverified_id)) == unverified_id
-    except ValueError:
-        return False
+    return _CANONICAL_ID.fullmatch(unverified_id) is not None
