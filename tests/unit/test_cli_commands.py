@@ -169,6 +169,10 @@ def test_a_file_without_a_head_proves_nothing(tmp_path: Path, option: str) -> No
     refused = run("federation", "audit", "verify", str(export), "--key", str(key), option, str(wrong))
     assert (refused.exit_code, refused.stdout) == (1, "")
     assert f"FILE  {wrong} holds no head, so it can prove nothing of this record." in refused.stderr
+    if option == "--peer-heads":
+        wrong.write_text("{}\n")
+        refused = run("federation", "audit", "verify", str(export), "--key", str(key), option, str(wrong))
+        assert f"FILE  {wrong} cannot be compared with: " in refused.stderr
 
 
 def test_a_refusal_exits_with_1_and_says_why_and_what_to_do() -> None:

@@ -199,10 +199,16 @@ def _place(broken: ExportBroken) -> str:
 
 def _some(heads: Iterator[T], file: Path) -> Iterator[T]:
     """The heads, of which there is one at least: a file without any proves nothing, and is not the one that was meant."""
-    first = next(heads, None)
-    if first is None:
+    is_empty = True
+    try:
+        for head in heads:
+            is_empty = False
+            yield head
+    except ExportBroken as broken:
+        # It is not the record that does not hold.
+        raise CommandFailed(LocalReason.FILE, f"{file} cannot be compared with: {broken.problem}.") from None
+    if is_empty:
         raise CommandFailed(LocalReason.FILE, f"{file} holds no head, so it can prove nothing of this record.")
-    return chain([first], heads)
 
 
 def _places(broken: ExportBroken) -> Iterator[Violation]:
