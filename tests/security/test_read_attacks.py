@@ -200,7 +200,7 @@ async def test_what_only_the_database_finds_too_much_is_bad_input_too(
     monkeypatch.setattr(mosaic_federation_edge.domain.search, "MAX_EXCLUSIONS", 100)
     with edge.relay.noting() as asked:
         answer = await attacker.refused(Verb.SEARCH, query="-" * 33 + "a")
-    assert asked.functions == ["search_tasks"]
+    assert asked.functions.count("search_tasks") == 1  # an honest caller lists beside it
     denial = replace(REQUEST_INVALID, violations=("query",))
     answer.assert_is(denial)
     attacker.assert_recorded(answer, Verb.SEARCH, denial, hashed=True)

@@ -30,6 +30,24 @@ from tests.support.postgres import Database
 ENROLL = "/mosaic.enrollment.v1.EnrollmentService/Enroll"
 
 
+class Tapped:
+    """A call whose messages are noted as they are read."""
+
+    def __init__(self, context: Any, path: str, received: list[tuple[str, bytes]]) -> None:
+        self._context = context
+        self._path = path
+        self._received = received
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    async def read(self) -> Any:
+        message = await self._context.read()
+        if message is not grpc.aio.EOF:
+            self._received.append((self._path, message))
+        return message
+
+
 @dataclass(frozen=True, slots=True)
 class Wiretap:
     """Every header and every message that any service of the gateway received, as received: before it was decoded."""
@@ -39,16 +57,11 @@ class Wiretap:
     def handler(self, served: Any, method: Method) -> Any:
         """Listen in front of a handler of the wrapper."""
 
-        async def listen(messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-            async for message in messages:
-                self.received.append((method.path, message))
-                yield message
-
         async def serve(messages: AsyncIterator[bytes], context: Any) -> bytes:
             for key, value in context.invocation_metadata() or ():
                 self.received.append((method.path, key.encode()))
                 self.received.append((method.path, value if isinstance(value, bytes) else value.encode()))
-            answer: bytes = await served.stream_unary(listen(messages), context)
+            answer: bytes = await served.stream_unary(messages, Tapped(context, method.path, self.received))
             return answer
 
         return grpc.stream_unary_rpc_method_handler(serve, request_deserializer=None, response_serializer=None)

@@ -429,7 +429,7 @@ def _verify_link(row: SealedRow, chain: Chain, position: int) -> None:
         raise ChainBroken(position, due, "the row does not continue the one before it")
     try:
         intact = row.hash == row_hash(chain.head, row.row, row.chain_id, row.seq)
-    except (OverflowError, UnicodeEncodeError, AttributeError):
+    except (OverflowError, UnicodeEncodeError, AttributeError, TypeError):
         intact = False  # a value that no row can be written with
     if not intact:
         raise ChainBroken(position, due, "the row was altered")

@@ -35,9 +35,10 @@ Answer = Message | bytes
 Behaviour = Callable[[Any, "Call"], Awaitable[Answer]]
 
 FIRST_MESSAGE_SECONDS: Final = 2.0
-MAX_SILENT_PER_CONNECTION: Final = 32
 MAX_ACTIVE: Final = 512
 MAX_ACTIVE_PER_PEER: Final = 64
+# A machine that is behind sees all headers of a connection before its first message: not fewer than may be answered at once.
+MAX_SILENT_PER_CONNECTION: Final = MAX_ACTIVE_PER_PEER
 MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
 RECORD_SECONDS: Final = 5.0
 # What we keep for ourselves of a deadline, so that our own refusal still reaches the caller.
