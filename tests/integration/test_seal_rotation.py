@@ -61,7 +61,8 @@ async def home(promoted: Gateway) -> AsyncIterator[Gateway]:
         promoted.execute(
             "UPDATE federation.federation_peer_keys SET client_key_pem = %s, csr_der = %s WHERE id = %s", sealed, csr, key_id
         )
-    promoted.execute("DELETE FROM federation.federation_replicas WHERE id <> %s", replica)
+    # Not in this loop: grants, which lives in it too, may hold such a row while it waits for its own next statement.
+    await asyncio.to_thread(promoted.execute, "DELETE FROM federation.federation_replicas WHERE id <> %s", replica)
     if promoted.apps.get(GRANTS) is not running:
         await restart(promoted, PROMOTED)
 
