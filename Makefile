@@ -25,7 +25,7 @@ ifneq ($(strip $(ARGS)),)
 	pytest $(ARGS)
 else
 	@# First whatever does not mind company, then what measures; both are run, whatever the first comes to.
-	pytest -m "not stress and not alone" --numprocesses auto --maxprocesses 4 --dist loadfile; first=$$?; \
+	pytest -m "not stress and not alone" --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder; first=$$?; \
 	    pytest -m "alone and not stress" && exit $$first
 endif
 
