@@ -206,7 +206,7 @@ def now_us(owner: psycopg.Connection) -> int:
         pytest.param(timedelta(days=3650), False, id="the newest row for years to come"),
         pytest.param(timedelta(hours=-23, minutes=-59), True, id="a queue that waited for the database"),
         pytest.param(timedelta(hours=-24, minutes=-1), False, id="more than a day behind"),
-        pytest.param(timedelta(days=-3650), False, id="a month whose end is signed"),
+        pytest.param(timedelta(days=-3650), False, id="a month long over"),
     ],
 )
 def test_only_what_is_of_now_is_recorded(

@@ -135,3 +135,20 @@ async def test_a_commit_is_on_disk_when_it_is_answered(pool: Pool, database: Dat
     finally:
         with database.connect("mosaic_edge_inbound") as edge:
             edge.execute("ALTER ROLE mosaic_edge_inbound RESET synchronous_commit")
+
+
+async def test_who_waits_is_given_no_connection_that_ended_meanwhile(pool: Pool, database: Database) -> None:
+    """The server ends each connection with its answer; whoever waits for one has another made."""
+    ending = "SELECT pg_terminate_backend(pg_backend_pid())"
+    asked = [ending] * CONNECTIONS + ["SELECT 1"] * CONNECTIONS
+    results = await asyncio.gather(*map(pool.fetch, asked), return_exceptions=True)
+    assert [row[0][0] for row in results[CONNECTIONS:] if not isinstance(row, BaseException)] == [1] * CONNECTIONS
+
+
+async def test_a_call_that_ends_after_the_pool_was_closed_keeps_nothing(pool: Pool, database: Database) -> None:
+    """Its connection is given back, and ends."""
+    asking = asyncio.create_task(pool.fetch("SELECT pg_sleep(0.3)"))
+    await asyncio.sleep(0.1)
+    await pool.close()
+    await asking
+    assert backends(database) == []

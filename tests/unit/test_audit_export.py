@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 from mosaic_common.audit import Chain, Event
-from mosaic_common.audit_export import MOST_BREAKS, ExportBroken
+from mosaic_common.audit_export import MAX_RECEIVED_HEADS, MOST_BREAKS, ExportBroken
 from mosaic_common.audit_heads import GrantHead, MonthEnd
 
 from tests.support.written_audit import NOVEMBER, ONE, SIGNER, Line, Written, at, export, grant_lines, plain, verified
@@ -280,3 +280,27 @@ def test_a_chain_holds_its_writers_deeds_only(writer: str, own: set[Event]) -> N
             with pytest.raises(ExportBroken, match=f"{writer}, whose chain this is said to be") as broken:
                 verified(export(*written.lines))
             assert (broken.value.chain_number, broken.value.seq) == (1, 1)
+
+
+class TestWhatOthersKept:
+    def test_two_heads_of_one_row_in_the_log_of_grants_are_named(self, written: Written) -> None:
+        """Whoever alters the last rows and has grants sign them anew leaves both heads in its log, in whatever order."""
+        head, _ = written.witness[-1]
+        signed = SIGNER.sign(replace(head, hash=bytes([head.hash[0] ^ 1]) + head.hash[1:]))
+        again = (signed.head, signed.signature)
+        for witness in ([*written.witness, again], [again, *written.witness]):
+            with pytest.raises(ExportBroken, match="signed anew") as broken:
+                verified(export(*grant_lines(*written.told), *written.lines), witness=witness)
+            assert (broken.value.chain_number, broken.value.seq) == (head.chain_number, head.seq)
+
+    def test_heads_received_without_end_are_no_export(self, written: Written) -> None:
+        """They are signed by nobody known here, and each is compared with those before it."""
+        line = {
+            "kind": "received_head",
+            "peer_id": str(ONE),
+            "connection": "work",
+            "received_at_us": 0,
+            "head": {name: value for name, value in grant_lines(*written.told)[0].items() if name != "kind"},
+        }
+        with pytest.raises(ExportBroken, match="no received head"):
+            verified(export(*grant_lines(*written.told), *written.lines, *([line] * (MAX_RECEIVED_HEADS + 1))))

@@ -9,6 +9,7 @@ import pytest
 from mosaic_common.audit import AuditRow, Chain, Event, Outcome, SealedRow, verify_chain
 from mosaic_common.errors import Reason, Unavailable
 from mosaic_federation_edge.adapters.audit_writer import AuditWriter, ChainLost, RowsRefused
+from structlog.testing import capture_logs
 
 UNAVAILABLE = Unavailable(Reason.DEPENDENCY_UNAVAILABLE, "No answer.")
 POISON = "poison"
@@ -190,7 +191,15 @@ async def test_a_lost_chain_is_replaced() -> None:
 
 
 async def test_an_outage_withholds_answers_and_loses_no_row() -> None:
-    """With the store down a waiting call hears so within seconds, later ones at once; when it is back their rows are written."""
+    """With the store down a waiting call hears so within seconds, later ones at once; when it is back their rows are written.
+
+    The log says once why."""
+    with capture_logs() as logs:
+        await _outlive_an_outage()
+    assert [line["cause"] for line in logs if line["event"] == "audit_not_written"] == [UNAVAILABLE.message]
+
+
+async def _outlive_an_outage() -> None:
     async with running(Bed()) as bed:
         await bed.append("before")
         bed.store.down = True

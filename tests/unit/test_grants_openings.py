@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 from mosaic.audit.v1 import audit_pb2
 from mosaic_common.audit import Head, SignedHead
-from mosaic_common.errors import Layer, RateLimited, Reason
+from mosaic_common.errors import Layer, RateLimited, Reason, Unavailable
 from mosaic_common.identity import EDGE_INBOUND, EDGE_OUTBOUND, ServiceIdentity
 from mosaic_grants.api.audit_chains import AuditChainServicer
 from mosaic_grants.domain.openings import AT_ONCE, INTERVAL_SECONDS, Openings
@@ -18,8 +18,11 @@ class Chains:
     """Keeps for whom chains were opened."""
 
     opened: list[str] = field(default_factory=list)
+    down: bool = False
 
     async def open_chain(self, writer: str) -> SignedHead:
+        if self.down:
+            raise Unavailable(Reason.DEPENDENCY_UNAVAILABLE, "The database does not answer.", layer=Layer.DEPENDENCY)
         self.opened.append(writer)
         return SignedHead(Head(bytes(16), len(self.opened), 0, bytes(32), 0), bytes(64))
 
@@ -70,4 +73,18 @@ async def test_refusals_take_nothing_and_what_was_taken_comes_back() -> None:
     assert len(chains.opened) == 3 * AT_ONCE
     clock.now += AT_ONCE * INTERVAL_SECONDS
     for _ in range(AT_ONCE):
+        await opened(servicer, EDGE_INBOUND)
+
+
+async def test_an_outage_uses_up_nothing() -> None:
+    """Edges without a chain ask again each second while the database is away; when it is back, each gets one at once."""
+    clock, chains = Clock(), Chains(down=True)
+    servicer = AuditChainServicer(cast(Any, chains), Openings(clock))
+    for _ in range(3 * AT_ONCE):
+        with pytest.raises(Unavailable):
+            await opened(servicer, EDGE_INBOUND)
+    chains.down = False
+    for _ in range(AT_ONCE):
+        await opened(servicer, EDGE_INBOUND)
+    with pytest.raises(RateLimited):
         await opened(servicer, EDGE_INBOUND)

@@ -4,7 +4,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 from uuid import uuid4
 
@@ -50,8 +50,8 @@ class _Transaction:
         self.rows.append(row)
 
 
-def recorder_on(ledger: LedgerOfRows) -> RefusalRecorder:
-    return RefusalRecorder(cast(Any, ledger), FakeClock(datetime(2026, 1, 1, tzinfo=UTC)))
+def recorder_on(ledger: LedgerOfRows, clock: FakeClock | None = None) -> RefusalRecorder:
+    return RefusalRecorder(cast(Any, ledger), clock or FakeClock(datetime(2026, 1, 1, tzinfo=UTC)))
 
 
 async def refuse(
@@ -96,3 +96,16 @@ async def test_what_cannot_be_written_stays_counted() -> None:
     await recorder.write_counted()
     ((row,),) = ledger.transactions
     assert row.repeated == 2
+
+
+async def test_what_waited_for_days_is_dated_when_it_is_written() -> None:
+    """The record takes no row that is a day old: a long outage must not end with refusals that can never be written."""
+    ledger, clock = LedgerOfRows(is_down=True), FakeClock(datetime(2026, 1, 1, tzinfo=UTC))
+    recorder = recorder_on(ledger, clock)
+    await refuse(recorder, NO_TOKEN)
+    await recorder.write_counted()
+    clock.advance(timedelta(days=3))
+    ledger.is_down = False
+    await recorder.write_counted()
+    ((row,),) = ledger.transactions
+    assert row.time_us == clock.now().timestamp() * 1_000_000

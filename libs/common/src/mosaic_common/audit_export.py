@@ -40,6 +40,8 @@ from mosaic_common.audit import (
 from mosaic_common.audit_heads import LATE, GrantHead, MonthEnd, SignedGrantHead, find_contradiction, month_start
 
 FORMAT: Final = 1
+MAX_RECEIVED_HEADS: Final = 100
+"""Of one connection and grant; a gateway keeps ten."""
 UNDER_WAY_US: Final = 10_000_000
 """A round that had begun when the export did may not be in it; none takes longer than this."""
 
@@ -268,7 +270,7 @@ class _Verification:
         self._kept: Final = self._sort_peers(peers)
         self._witness: Final = self._sort_witness(witness)
         self._begins: Final[dict[bytes, int]] = {}
-        self._received: Final[dict[UUID, list[GrantHead]]] = {}
+        self._received: Final[dict[tuple[UUID, UUID], list[GrantHead]]] = {}
         self._chain: _OpenChain | None = None
         self._broken: Final[list[ExportBroken]] = []
         self._is_lost = False
@@ -427,9 +429,10 @@ class _Verification:
         """Nobody here has the other gateway's key; but it may have contradicted itself."""
         head, peer = _told_head(record).head, _text(record["connection"])
         _integer(record["received_at_us"])
-        told = self._received.setdefault(UUID(_text(record["peer_id"])), [])
-        same_grant = [each for each in told if each.grant_id == head.grant_id]
-        if find_contradiction(same_grant, head) and peer not in self._account.contradicting_peers:
+        told = self._received.setdefault((UUID(_text(record["peer_id"])), head.grant_id), [])
+        if len(told) >= MAX_RECEIVED_HEADS:
+            raise ValueError("more heads of one grant than a gateway keeps")
+        if find_contradiction(told, head) and peer not in self._account.contradicting_peers:
             self._account.contradicting_peers.append(peer)
         told.append(head)
 
@@ -547,14 +550,21 @@ class _Verification:
     # --- the witness
 
     def _sort_witness(self, witness: Iterable[tuple[Head, bytes]]) -> dict[tuple[bytes, int], Head]:
-        kept = {}
+        kept: dict[tuple[bytes, int], Head] = {}
         for head, signature in witness:
             try:
                 self._verifier.verify(head, signature)
             except HeadForged:
                 self._account.witness.foreign += 1
                 continue
-            kept[head.chain_id, head.seq] = head
+            other = kept.setdefault((head.chain_id, head.seq), head)
+            if other.hash != head.hash:
+                raise ExportBroken(
+                    "the log of grants holds two heads of this row: it was changed, and signed anew",
+                    chain_number=head.chain_number,
+                    seq=head.seq,
+                    time_us=head.time_us,
+                )
         return kept
 
     def _compare_with_witness(self, chain: _OpenChain, line: int) -> None:

@@ -22,7 +22,8 @@ CHAIN_ID_BYTES: Final = 16
 SIGNATURE_BYTES: Final = 64
 
 LATE: Final = timedelta(minutes=10)
-"""How long after a month rows of it may still be on their way: a clock may be five minutes behind, and a commit may be repeated.
+"""How long after a month it is closed: a clock may be five minutes behind, and a commit may be repeated. A row that waited out an
+outage may be a day late; then the month waits too (grants, retention).
 
 What was countersigned later than that after the last month that was dropped is not of that month: no retention excuses its absence.
 """

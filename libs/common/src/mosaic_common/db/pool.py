@@ -150,7 +150,9 @@ class Pool:
                     raise
             connection = await self._wait()
             if connection is not None:
-                return connection
+                if not _is_dead(connection):
+                    return connection
+                self._give_back(connection)
 
     def _take(self) -> Any:
         """A connection that nobody uses and that lives, as far as one can see, or None."""

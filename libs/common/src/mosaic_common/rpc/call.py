@@ -26,7 +26,7 @@ from mosaic_common.errors import AccessDenied, InvalidInput, Layer, MosaicError,
 from mosaic_common.identity import PeerCertificate, ServiceIdentity
 from mosaic_common.log import logger
 from mosaic_common.rpc import status
-from mosaic_common.rpc.deadlines import Deadlines
+from mosaic_common.rpc.deadlines import LOOK_SECONDS, Deadlines
 from mosaic_common.rpc.methods import OUTSIDE, Method
 
 Caller = ServiceIdentity | PeerCertificate | Principal | None
@@ -42,7 +42,7 @@ MAX_SILENT_PER_CONNECTION: Final = MAX_ACTIVE_PER_PEER
 MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
 RECORD_SECONDS: Final = 5.0
 # What we keep for ourselves of a deadline, so that our own refusal still reaches the caller.
-DEADLINE_SHAVE_SECONDS: Final = 0.05
+DEADLINE_SHAVE_SECONDS: Final = 0.05 + LOOK_SECONDS
 _UNSAFE: Final = re.compile(r"[^\x21-\x7e]")
 
 

@@ -23,17 +23,12 @@ class Deadlines:
         """A block that ends with TimeoutError at this event-loop time, as one of asyncio.timeout_at does."""
         return Deadline(when, self)
 
-    @property
-    def is_idle(self) -> bool:
-        """Nothing runs, and no timer either."""
-        return not self._running and self._look is None
-
     def begin(self, deadline: "Deadline") -> None:
         self._running[deadline] = None
         loop = asyncio.get_running_loop()
         if deadline.when <= loop.time():
             loop.call_soon(self._meet)
-        elif self._look is None:
+        if self._look is None:
             self._look = loop.call_later(LOOK_SECONDS, self._look_again)
 
     def end(self, deadline: "Deadline") -> None:

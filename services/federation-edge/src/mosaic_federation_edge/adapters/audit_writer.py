@@ -166,8 +166,9 @@ class AuditWriter:
             except ChainLost as lost:
                 self._log.error("audit_chain_lost", cause=str(lost))
                 self._chain = None
-            except Unavailable:
-                pass
+            except Unavailable as unavailable:
+                if self._failing_since is None:
+                    self._log.error("audit_not_written", cause=unavailable.message, remedy=unavailable.remedy)
             else:
                 self._chain = self._chain.after(sealed[-1])
                 self._failing_since = None

@@ -151,9 +151,9 @@ def _heed_own_refusal(answers: Sequence[Answer]) -> None:
     AccessDenied: this gateway's own user is gone or disabled; then nothing is answered, whatever peers say.
     """
     for answer in answers:
-        if answer.source == LOCAL and answer.status is SourceStatus.DENIED:
+        if answer.source == LOCAL and answer.reason is Reason.SUBJECT_INACTIVE:
             raise AccessDenied(
-                answer.reason or Reason.SUBJECT_INACTIVE,
+                Reason.SUBJECT_INACTIVE,
                 "Your user is not active here.",
                 layer=Layer.SUBJECT,
                 remedy="Ask as a user that there is, or have this one enabled in the application.",

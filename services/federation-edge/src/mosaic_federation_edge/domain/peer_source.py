@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 from uuid import UUID
 
+from mosaic_common.errors import MosaicError
+
 from mosaic_federation_edge.domain.connections import (
     OF_THE_CERTIFICATE,
     OF_THE_CONNECTION,
@@ -58,6 +60,12 @@ class PeerSource(Generic[R]):
         return page
 
     async def _find_renewed(self, asker: Asker, refused: Connection, seconds: float) -> Connection | None:
-        """The same connection with another certificate: what is held here may be seconds older than a re-enrollment."""
-        now = await self._connections.get(asker.user_id, asker.token, refused.name, seconds=seconds)
+        """The same connection with another certificate: what is held here may be seconds older than a re-enrollment.
+
+        None also where nobody can tell: the peer has refused, whatever else is down here.
+        """
+        try:
+            now = await self._connections.get(asker.user_id, asker.token, refused.name, seconds=seconds)
+        except MosaicError:
+            return None
         return now if now.chain_pem != refused.chain_pem else None

@@ -14,6 +14,7 @@ from mosaic_common.audit_heads import CHAIN_ID_BYTES
 from mosaic_common.clock import Clock
 from mosaic_common.db.audit_rows import rows_json
 from mosaic_common.db.sqlstates import AUDIT_CHAIN_NOT_OPEN, AUDIT_HASH_WRONG, AUDIT_NOT_CONTINUOUS, AUDIT_ROW_NOT_PERMITTED
+from mosaic_common.errors import Layer, Reason, Unavailable
 from mosaic_common.log import logger
 
 from mosaic_grants.adapters.audit_rounds import AuditRounds
@@ -74,6 +75,8 @@ class AuditLog:
                 self._chain = None
             if error.sqlstate in {AUDIT_ROW_NOT_PERMITTED, AUDIT_HASH_WRONG}:
                 self._log.error("audit_rows_refused", cause=f"{error.sqlstate}: {error}")
+                # Not a defect that may end the process: enrollments and the edges' views of grants need no row of ours.
+                raise _refused(error) from error
             raise
         self._certain = False
         return sealed
@@ -93,3 +96,13 @@ class AuditLog:
 
     def _now_us(self) -> int:
         return int(self._clock.now().timestamp() * 1_000_000)
+
+
+def _refused(error: asyncpg.PostgresError) -> Unavailable:
+    return Unavailable(
+        Reason.DEPENDENCY_UNAVAILABLE,
+        f"The audit log takes no row of this service ({error.sqlstate}), so nothing is done.",
+        layer=Layer.DEPENDENCY,
+        remedy="Set the clocks of this machine and of the database, and restart grants; its log has the line audit_rows_refused.",
+        metadata={"dependency": "audit"},
+    )

@@ -18,7 +18,11 @@ class AuditChainServicer:
     async def OpenChain(self, _request: audit_pb2.OpenChainRequest, call: Call) -> audit_pb2.OpenChainResponse:
         assert isinstance(call.caller, ServiceIdentity)  # the internal listener lets nobody else through
         self._openings.take(call.caller.name)
-        opened = await self._ledger.open_chain(call.caller.name)
+        try:
+            opened = await self._ledger.open_chain(call.caller.name)
+        except BaseException:
+            self._openings.give_back(call.caller.name)
+            raise
         return audit_pb2.OpenChainResponse(
             chain_id=opened.head.chain_id,
             chain_number=opened.head.chain_number,

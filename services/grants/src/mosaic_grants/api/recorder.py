@@ -1,6 +1,7 @@
 """Audit rows of calls that were refused; what was done has written its own."""
 
 import asyncio
+from dataclasses import replace
 from typing import Final
 
 from mosaic_common.audit import AuditRow, Event
@@ -46,8 +47,10 @@ class RefusalRecorder:
         rows = self._counted.harvest()
         if not rows:
             return
+        # Dated when they are written: the record takes nothing that is a day old, and an outage may have been longer.
+        now_us = int(self._clock.now().timestamp() * 1_000_000)
         try:
-            await self._write(rows)
+            await self._write([replace(row, time_us=now_us) for row in rows])
         except MosaicError as error:
             for row in rows:
                 self._counted.count(row)

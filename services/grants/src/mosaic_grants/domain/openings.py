@@ -37,3 +37,7 @@ class Openings:
                 remedy=f"See why {writer} starts so often, or loses its chain: its log says so. It goes on by itself.",
             )
         self._arrivals[writer] = arrival
+
+    def give_back(self, writer: str) -> None:
+        """What was taken for a chain that was not opened after all: an outage must not use up what is needed when it is over."""
+        self._arrivals[writer] -= INTERVAL_SECONDS

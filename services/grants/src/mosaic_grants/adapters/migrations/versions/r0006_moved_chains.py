@@ -15,9 +15,10 @@ def upgrade() -> None:
 
 
 _STATEMENTS: Final = """
--- True where rows may be that no round has covered; at first, wherever rows are: the next round looks. No index on head_seq itself:
--- that changes with every commit, and each would leave entries in every index; this when a chain wakes up or falls asleep.
+-- True where rows may be that no round has covered; at first everywhere, and the next round looks: what is empty now may get its
+-- first row from a process of the release before, which waits for this very table. No index on head_seq itself: that changes with
+-- every commit, and each would leave entries in every index; this changes when a chain wakes up or falls asleep.
 ALTER TABLE federation.federation_audit_chains ADD COLUMN moved boolean NOT NULL DEFAULT false;
-UPDATE federation.federation_audit_chains SET moved = true WHERE head_seq > 0;
+UPDATE federation.federation_audit_chains SET moved = true;
 CREATE INDEX federation_audit_chains_moved ON federation.federation_audit_chains (chain_id) WHERE moved;
 """

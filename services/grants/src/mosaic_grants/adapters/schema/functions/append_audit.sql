@@ -4,7 +4,7 @@
 -- caller less to send than an array per column. Rows that are all there already, equal in every column, are accepted again and written
 -- once, so that a COMMIT whose answer was lost can be retried. Anything else that does not continue the head is MF030.
 -- A row that is not this writer's to write, or not of now, is MF032: a broken edge must not invent an operator's deed, a row that stays
--- the newest for years, nor one of a month whose end is signed. So is one that is dated before its chain's last: a month's end cuts a
+-- the newest for years, nor one of a month long over. So is one that is dated before its chain's last: a month's end cuts a
 -- chain at one place. A day behind is as long as a queue may have waited for this database.
 -- A hash that is not the row's is MF033: what is countersigned must verify, or a broken edge could make the whole record look altered.
 CREATE OR REPLACE FUNCTION federation.{function}(chain bytea, first_seq bigint, previous bytea, rows json)

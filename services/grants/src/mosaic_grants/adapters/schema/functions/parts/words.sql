@@ -1,7 +1,10 @@
     BEGIN
         asked := websearch_to_tsquery({configuration}, query);
     EXCEPTION WHEN internal_error THEN
-        -- Its stack of operators is full (tsquery.c, STACKDEPTH): the query's fault, and no failure of this server.
+        -- Its stack of operators is full (tsquery.c, STACKDEPTH): the query's fault, and no failure of this server, as any other is.
+        IF SQLERRM <> 'tsquery stack too small' THEN
+            RAISE;
+        END IF;
         RAISE EXCEPTION USING ERRCODE = 'MF021', MESSAGE = 'query cannot be parsed';
     END;
     -- Words too common to be indexed leave nothing to search for; that is no search for everything.
