@@ -194,7 +194,7 @@ def verify_export(
     peers: Iterable[SignedGrantHead] = (),
     witness: Iterable[tuple[Head, bytes]] = (),
 ) -> Account:
-    """Verify an export, row by row; memory grows with what is countersigned, not with the rows.
+    """Verify an export, row by row; memory grows with what is countersigned, and with rows that nobody has countersigned yet.
 
     Args:
         peers: heads of grants that other gateways kept.
