@@ -36,8 +36,15 @@ def _of_tree(pid: int) -> float:
     # utime, stime, and both of the children that have ended; the name before them may hold spaces.
     fields = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()
     own = sum(map(int, fields[11:15])) / _TICKS
-    tasks = Path("/proc", str(pid), "task").iterdir()
-    return own + sum(_of_tree(int(child)) for task in tasks for child in (task / "children").read_text().split())
+    children = [child for task in Path("/proc", str(pid), "task").iterdir() for child in (task / "children").read_text().split()]
+    return own + sum(_of_child(int(child)) for child in children)
+
+
+def _of_child(pid: int) -> float:
+    try:
+        return _of_tree(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0  # it ended just now, as workers of a database do; from the next look on its time is its parent's
 
 
 def _of_machine() -> float:
