@@ -39,7 +39,8 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
         errors = [[p["median"] - p["min"] for p in p50], [p["max"] - p["median"] for p in p50]]
         scaled = [[value / 1000 for value in side] for side in errors]
         sizes.errorbar(range(len(p50)), [p["median"] / 1000 for p in p50], yerr=scaled, marker="o", capsize=3, label=name)
-    sizes.set(title="p50 alone, by the size of the data", ylabel="ms", ylim=(0, None))
+    sizes.set(title="p50 alone, by the size of the data", ylabel="ms")
+    sizes.set_yscale("log")
     sizes.set_xticks(range(len(labels)), labels, fontsize="small")
     sizes.legend(fontsize="small")
     sizes.grid(alpha=0.3)
