@@ -22,6 +22,8 @@ from mosaic_enrollment.domain.local_counters import LocalCounters
 
 from tests.support.watched_valkey import WatchedValkey
 
+pytestmark = pytest.mark.alone
+
 # Long beside what a test takes, so that the time that really passes changes no answer.
 THREE_A_MINUTE = Limit(3)
 INTERVAL = timedelta(seconds=20)
