@@ -240,6 +240,7 @@ async def test_without_valkey_the_limits_are_stricter_and_health_says_so(work: G
         assert reasons(answers) == ["ENROLLMENT_TOKEN_UNKNOWN"] * 6
 
 
+@pytest.mark.alone
 async def test_a_valkey_that_hangs_does_not_cost_each_call_its_timeout(work: Gateway, valkey: WatchedValkey) -> None:
     """Stopped in the middle: one call a second waits a tenth of it; twenty calls one after the other take nowhere near two."""
     async with limited(work):
