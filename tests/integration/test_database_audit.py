@@ -4,6 +4,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
@@ -190,6 +191,17 @@ def test_a_row_holds_short_printable_words_only(inbound: psycopg.Connection, cha
     spoilt = text.replace(f'"{column}":', f'"was_{column}":').replace("[{", f'[{{"{column}": {json.dumps(value)},')
     with pytest.raises(psycopg.errors.IntegrityError):
         inbound.execute(APPEND, (chain.chain_id, 1, row.prev_hash, spoilt))
+
+
+def test_a_word_is_printable_ascii(database: Database) -> None:
+    """Every character there is below 256 is a word's when it is printable ASCII, and 64 of them are as many as there may be."""
+    taken = []
+    with database.connect_superuser() as connection:
+        for code in range(1, 256):
+            with suppress(psycopg.errors.CheckViolation):
+                connection.execute("SELECT (repeat('x', 63) || chr(%s))::federation.audit_word", (code,))
+                taken.append(code)
+    assert taken == list(range(0x20, 0x7F))
 
 
 def now_us(owner: psycopg.Connection) -> int:

@@ -390,7 +390,7 @@ def flipped(byte: int) -> Callable[[str], str]:
 def of_another_key(token: str) -> str:
     """As our own code seals, but not with this gateway's key."""
     binding = PageBinding(uuid4(), bytes(32), Verb.LIST, bytes(32), "newest_first")
-    return PageTokens(bytes(KEY_BYTES), FakeClock()).seal(PagePosition(0, uuid4(), 0), binding)
+    return PageTokens(bytes(KEY_BYTES), FakeClock()).seal(PagePosition(0, uuid4().bytes, 0), binding)
 
 
 ALTERED = [

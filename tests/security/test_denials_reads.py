@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import grpc
 import pytest
@@ -446,7 +446,7 @@ class Sealer:
         """Of a listing of the holder's, from its beginning, but for what is bound differently."""
         verb = differently.get("verb", Verb.LIST)
         own = PageBinding(holder.grant_id, holder.fingerprint, verb, self.hasher.hash(verb, (resource,)), "newest_first")
-        return self.tokens.seal(PagePosition(_FAR_AHEAD_US, UUID(int=0), 0), replace(own, **differently))
+        return self.tokens.seal(PagePosition(_FAR_AHEAD_US, bytes(16), 0), replace(own, **differently))
 
 
 async def test_a_page_token_is_good_for_exactly_one_query(edge: Edge, work: Gateway) -> None:

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from mosaic_common.rpc.deadlines import LOOK_SECONDS, Deadlines
+from mosaic_common.deadlines import LOOK_SECONDS, Deadlines
 
 SOON = 0.03
 LONG = 30.0

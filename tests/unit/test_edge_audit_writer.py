@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from mosaic_common.audit import AuditRow, Chain, Event, Outcome, SealedRow, verify_chain
 from mosaic_common.errors import Reason, Unavailable
-from mosaic_federation_edge.adapters.audit_writer import AuditWriter, ChainLost, RowsRefused
+from mosaic_federation_edge.adapters.audit_writer import BUSY_ROWS, AuditWriter, ChainLost, RowsRefused
 from structlog.testing import capture_logs
 
 UNAVAILABLE = Unavailable(Reason.DEPENDENCY_UNAVAILABLE, "No answer.")
@@ -179,6 +179,32 @@ async def test_a_row_that_is_never_taken_withholds_only_its_own_answer(size: int
         outcomes = [await outcome(call) for call in calls]
         assert outcomes == ["withheld" if actor == POISON else "durable" for actor in actors]
         assert bed.store.actors == ["first", *(actor for actor in actors if actor != POISON)]
+
+
+async def test_only_a_busy_gateway_waits_for_more_rows() -> None:
+    """Where a commit had many rows and others came meanwhile, the next one waits a moment for company; a lone row never does."""
+    async with running(Bed()) as bed:
+        bed.store.gate.clear()
+        calls = [bed.append("first")]
+        await turns(lambda: len(bed.store.batches) == 1)
+        calls += [bed.append(str(number)) for number in range(BUSY_ROWS)]
+        await asyncio.sleep(0)
+        bed.store.gate.set()
+        await asyncio.gather(*calls)
+        assert (len(bed.store.batches), bed.pauses) == (2, 0)
+
+        await bed.append("alone")
+        assert (len(bed.store.batches), bed.pauses) == (3, 0)
+
+        bed.store.gate.clear()
+        calls = [bed.append(str(number)) for number in range(BUSY_ROWS)]
+        await turns(lambda: len(bed.store.batches) == 4)
+        calls.append(bed.append("meanwhile"))
+        await asyncio.sleep(0)
+        bed.store.gate.set()
+        await turns(lambda: bed.pauses == 1)
+        await asyncio.gather(*calls)
+        assert [len(batch) for batch in bed.store.batches] == [1, BUSY_ROWS, 1, BUSY_ROWS, 1]
 
 
 async def test_a_lost_chain_is_replaced() -> None:

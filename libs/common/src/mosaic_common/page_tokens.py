@@ -49,10 +49,14 @@ _EPOCH: Final = datetime.fromisoformat("1970-01-01T00:00:00Z")
 
 @dataclass(frozen=True, slots=True)
 class PagePosition:
-    """The last row that was served, as the keyset that orders it, and how many rows of the query were served so far."""
+    """The last row that was served, as the keyset that orders it, and how many rows of the query were served so far.
+
+    Attributes:
+        row_id: a UUID, 16 bytes.
+    """
 
     updated_at_us: int
-    row_id: UUID
+    row_id: bytes
     served: int
 
 
@@ -89,7 +93,7 @@ class PageTokens:
         """Return a token that opens to this position for the next ten minutes."""
         salt, nonce = self._next_salt(), secrets.token_bytes(_NONCE_BYTES)
         expiry_us = _microseconds(self._clock.now() + LIFETIME)
-        contents = _CONTENTS.pack(expiry_us, position.updated_at_us, position.row_id.bytes, position.served)
+        contents = _CONTENTS.pack(expiry_us, position.updated_at_us, position.row_id, position.served)
         sealed = self._cipher(salt).encrypt(nonce, contents, _associated_data(self._header, binding))
         return base64.urlsafe_b64encode(self._header + salt + nonce + sealed).rstrip(b"=").decode()
 
@@ -114,7 +118,7 @@ class PageTokens:
             raise PageTokenRefused(
                 Reason.PAGE_TOKEN_EXPIRED, "The page token has expired: start the query again.", layer=Layer.REQUEST
             )
-        return PagePosition(updated_at_us, UUID(bytes=row_id), served)
+        return PagePosition(updated_at_us, row_id, served)
 
     def _next_salt(self) -> bytes:
         # Random nonces are safe for 2³² tokens under one key (NIST SP 800-38D §8.3), which all replicas together would reach within
@@ -165,7 +169,7 @@ def _associated_data(header: bytes, binding: PageBinding) -> bytes:
 
 
 def _length_prefixed(parts: Sequence[bytes]) -> bytes:
-    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    return b"".join([len(part).to_bytes(4, "big") + part for part in parts])
 
 
 def _parse_base64(unverified_token: str) -> bytes:

@@ -2,13 +2,15 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import Context
+from types import MappingProxyType
 from typing import Any, Final, NoReturn
 
 import asyncpg
 
+from mosaic_common.deadlines import Deadlines
 from mosaic_common.errors import ConfigurationError, Layer, Reason, Unavailable
 
 CONNECT_SECONDS: Final = 2.0
@@ -29,7 +31,7 @@ class Pool:
 
     Args:
         command_seconds: above the role's own statement_timeout: only a server that says nothing at all meets this one.
-        statement_seconds: what the server lets a statement take; None for the role's own limit.
+        settings: of each session, by their names in PostgreSQL.
         record_class: how rows look.
         prepare: run on each new connection.
     """
@@ -41,7 +43,7 @@ class Pool:
         application: str,
         connections: int,
         command_seconds: float,
-        statement_seconds: float | None = None,
+        settings: Mapping[str, str] = MappingProxyType({}),
         record_class: Any = asyncpg.Record,
         prepare: Callable[[Any], Awaitable[None]] | None = None,
     ) -> None:
@@ -52,13 +54,13 @@ class Pool:
             "record_class": record_class,
             "init": prepare,
             # A commit that is answered is on disk. Said by each session, since a role may change its own defaults.
-            "server_settings": {"application_name": application, "synchronous_commit": "on"}
-            | ({} if statement_seconds is None else {"statement_timeout": str(round(statement_seconds * 1000))}),
+            "server_settings": {**settings, "application_name": application, "synchronous_commit": "on"},
         }
         self._pool: Any = None
         self._unused: Final[list[Any]] = []
         self._not_acquired = connections
         self._waiting: Final[deque[asyncio.Future[Any]]] = deque()
+        self._deadlines: Final = Deadlines()
         self._returning: Final[set[asyncio.Task[None]]] = set()
         self._is_closing = False
 
@@ -168,7 +170,7 @@ class Pool:
         waiting = asyncio.get_running_loop().create_future()
         self._waiting.append(waiting)
         try:
-            async with asyncio.timeout(ACQUIRE_SECONDS):
+            with self._deadlines.at(asyncio.get_running_loop().time() + ACQUIRE_SECONDS):
                 return await waiting
         except BaseException:
             if waiting.done() and not waiting.cancelled():

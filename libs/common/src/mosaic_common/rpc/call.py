@@ -21,12 +21,12 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from mosaic_common.auth import Principal
+from mosaic_common.deadlines import LOOK_SECONDS, Deadlines
 from mosaic_common.decision import Verb
 from mosaic_common.errors import AccessDenied, InvalidInput, Layer, MosaicError, RateLimited, Reason, Unavailable
 from mosaic_common.identity import PeerCertificate, ServiceIdentity
 from mosaic_common.log import logger
 from mosaic_common.rpc import status
-from mosaic_common.rpc.deadlines import LOOK_SECONDS, Deadlines
 from mosaic_common.rpc.methods import OUTSIDE, Method
 
 Caller = ServiceIdentity | PeerCertificate | Principal | None
@@ -160,6 +160,7 @@ class Wrapper:
         call, transport = _begin(method, context)
         current_call.set(call)
         error: MosaicError
+        is_recording = False
         try:  # 1. status and canonical log line: whatever happens below ends as exactly one of each
             # 2. server deadline; until the message is there, that of the first message
             with self._deadlines.at(min(call.deadline, call.message_deadline)) as deadline:
@@ -169,15 +170,16 @@ class Wrapper:
                 deadline.when = call.deadline
                 request = _decode(method, unverified)  # 5. decode
                 call.asked = True
-                response = await self._limited(behaviour, request, call)  # 6. the handler
-            answer = _encode(response)
-            await self._record(call, None, len(answer))
+                answer = _encode(await self._limited(behaviour, request, call))  # 6. the handler
+                # 7. the audit row; not under the call's own deadline, as that of a refusal is not
+                is_recording, deadline.when = True, _record_deadline()
+                await self._record(call, None, len(answer))
             self._log_line(call, "OK", bytes_in=len(unverified), bytes_out=len(answer))
             return answer
         except MosaicError as refused:
             error = refused
-        except TimeoutError:
-            error = _late(call)
+        except TimeoutError as late:
+            error = self._not_durable(call, late) if is_recording else _late(call)
         except asyncio.CancelledError:
             self._log_line(call, "CANCELLED")
             if call.asked:
@@ -232,7 +234,7 @@ class Wrapper:
                     del self._active_by_peer[peer]
 
     async def _record(self, call: Call, error: MosaicError | None, bytes_out: int) -> None:
-        """Wait until the audit row is durable.
+        """Wait until the audit row is durable; under a deadline of its own, which is the caller's to set.
 
         Raises:
             Unavailable: it is not; the answer must not leave.
@@ -242,18 +244,19 @@ class Wrapper:
         call.recorded = True
         outcome = Outcome(error, bytes_out, latency_us=(time.monotonic_ns() - call.started_ns) // 1000)
         try:
-            # Not under the call's own deadline: a refusal that came because it ran out is recorded too.
-            with self._deadlines.at(asyncio.get_running_loop().time() + RECORD_SECONDS):
-                await self._recorder.record(call, outcome)
+            await self._recorder.record(call, outcome)
         except Exception as failure:
-            self._log.error("audit_not_durable", request_id=str(call.request_id), cause=type(failure).__name__)
-            raise Unavailable(
-                Reason.DEPENDENCY_UNAVAILABLE,
-                "The audit log cannot be written, so nothing is answered.",
-                layer=Layer.DEPENDENCY,
-                remedy="Check the database that holds the audit log.",
-                metadata={"dependency": "audit"},
-            ) from failure
+            raise self._not_durable(call, failure) from failure
+
+    def _not_durable(self, call: Call, failure: Exception) -> Unavailable:
+        self._log.error("audit_not_durable", request_id=str(call.request_id), cause=type(failure).__name__)
+        return Unavailable(
+            Reason.DEPENDENCY_UNAVAILABLE,
+            "The audit log cannot be written, so nothing is answered.",
+            layer=Layer.DEPENDENCY,
+            remedy="Check the database that holds the audit log.",
+            metadata={"dependency": "audit"},
+        )
 
     def _record_cancelled(self, call: Call) -> None:
         """Record a call that its caller gave up; nobody waits for the row, and this task is being cancelled."""
@@ -266,12 +269,21 @@ class Wrapper:
         if error.reason is Reason.MESSAGE_LATE:
             return error  # it asked for nothing; the canonical line counts it
         try:
-            await self._record(call, error, 0)
+            with self._deadlines.at(_record_deadline()):
+                await self._record(call, error, 0)
+        except TimeoutError as late:
+            return self._not_durable(call, late)
         except MosaicError as not_durable:
             return not_durable
         return error
 
     def _log_line(self, call: Call, code: str, error: MosaicError | None = None, **sizes: int) -> None:
+        # In the next turn of the loop: no answer waits for its line, and the lines of calls that end together are written in a row,
+        # which costs each of them half.
+        latency_us = (time.monotonic_ns() - call.started_ns) // 1000
+        asyncio.get_running_loop().call_soon(self._write_line, call, code, error, latency_us, sizes)
+
+    def _write_line(self, call: Call, code: str, error: MosaicError | None, latency_us: int, sizes: Mapping[str, int]) -> None:
         facts = call.facts
         self._log.info(
             "call",
@@ -288,7 +300,7 @@ class Wrapper:
             grant_id=str(facts.grant_id) if facts.grant_id else None,
             resource=facts.resource or None,
             rows=facts.result_count,
-            latency_us=(time.monotonic_ns() - call.started_ns) // 1000,
+            latency_us=latency_us,
             **sizes,
         )
 
@@ -315,6 +327,10 @@ def _begin(method: Method, context: Any) -> tuple[Call, Transport]:
     is_tls13 = auth.get("ssl_tls_version", [b""])[0] == b"TLSv1.3"
     pem = next(iter(auth.get("x509_pem_cert", ())), None) if is_tls13 else None
     return call, Transport(certificate_pem=pem, authorization=metadata.get("authorization"))
+
+
+def _record_deadline() -> float:
+    return asyncio.get_running_loop().time() + RECORD_SECONDS
 
 
 def _authorize(call: Call) -> None:

@@ -1,4 +1,7 @@
-"""Audit rows made durable by group commit: what queued while the last commit ran goes with the next one. No timer.
+"""Audit rows made durable by group commit: what queued while the last commit ran goes with the next one.
+
+No timer delays a row of a quiet gateway. A commit costs the database as much as six rows, though: where the last one had several,
+the next one waits a few milliseconds for more, which spares a busy gateway a twentieth of what each call costs (decision 21).
 
 A call waits for its row. The log may say more than what left (a row whose call gave up waiting is still written), never less.
 """
@@ -18,6 +21,8 @@ from mosaic_federation_edge.domain.fair_queue import FairQueue
 
 CAPACITY: Final = 4096
 MAX_BATCH: Final = 256
+BUSY_ROWS: Final = 4
+GATHER_SECONDS: Final = 0.005
 STALLED_SECONDS: Final = 1.0
 _FIRST_PAUSE_SECONDS: Final = 0.05
 _LONGEST_PAUSE_SECONDS: Final = 1.0
@@ -89,6 +94,7 @@ class AuditWriter:
         # What has left the queue and is not certain yet, in the order in which it has to be written; outlives a cancelled `run`.
         self._parts: Final[deque[list[_Waiting]]] = deque()
         self._chain: Chain | None = None
+        self._last_size = 0
         self._failing_since: float | None = None
         self._log: Final = logger("audit")
 
@@ -115,9 +121,8 @@ class AuditWriter:
     async def run(self) -> None:
         """Write, for ever."""
         while True:
-            if not self._parts and not self._queue:
-                self._arrived.clear()
-                await self._arrived.wait()
+            if not self._parts:
+                await self._gather()
             await self._write_next()
 
     async def drain(self) -> None:
@@ -131,6 +136,14 @@ class AuditWriter:
             self._log.error("audit_queue_full", lost_request_id=str(given_way.row.request_id))
             given_way.settle(_not_durable())
         self._arrived.set()
+
+    async def _gather(self) -> None:
+        """Wait for a row; where many came while the last commit ran, a moment longer for more."""
+        if not self._queue:
+            self._arrived.clear()
+            await self._arrived.wait()
+        elif self._last_size >= BUSY_ROWS:
+            await self._pause(GATHER_SECONDS)
 
     async def _write_next(self, attempts: int | None = None) -> None:
         if not self._parts:
@@ -149,6 +162,7 @@ class AuditWriter:
                 self._parts.extendleft([part[middle:], part[:middle]])
             return
         if written:
+            self._last_size = len(part)
             self._parts.popleft()
             for waiting in part:
                 waiting.settle()

@@ -24,12 +24,16 @@ class Database:
     """
 
     def __init__(self, url: str, *, application: str, connections: int, statement_seconds: float | None = None) -> None:
+        # Read functions are planned once per connection. Said once by the session: what a function says, it says in each call.
+        settings = {"plan_cache_mode": "force_generic_plan"}
+        if statement_seconds is not None:
+            settings["statement_timeout"] = str(round(statement_seconds * 1000))
         self._pool: Final = Pool(
             url,
             application=application,
             connections=connections,
             command_seconds=COMMAND_SECONDS,
-            statement_seconds=statement_seconds,
+            settings=settings,
         )
         self.open: Final = self._pool.open
         self.close: Final = self._pool.close

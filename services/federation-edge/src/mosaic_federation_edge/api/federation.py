@@ -79,7 +79,7 @@ class FederationServicer:
             Grantee(certificate.grant_id, certificate.fingerprint),
             resource,
             limit=page_size,
-            after=Keyset(position.updated_at_us, position.row_id) if position else None,
+            after=Keyset(position.updated_at_us, UUID(bytes=position.row_id)) if position else None,
             served=served,
         )
 
@@ -105,7 +105,8 @@ class FederationServicer:
         response.truncated = cut.truncated
         if cut.has_next:
             last = rows[cut.rows - 1]
-            response.next_page_token = self._tokens.seal(PagePosition(last[1], UUID(last[0]), served + cut.rows), binding)
+            position = PagePosition(last[1], bytes.fromhex(last[0].replace("-", "")), served + cut.rows)
+            response.next_page_token = self._tokens.seal(position, binding)
         return response.SerializeToString()
 
     async def GetCapabilities(self, _request: pb.GetCapabilitiesRequest, call: Call) -> pb.GetCapabilitiesResponse:

@@ -27,8 +27,17 @@ def add_rows(into: Rows, rows: Sequence[Row], resource: str, source: str) -> Non
     Args:
         source: where the rows were read.
     """
+    add, fill = into.add, _FILL[resource]
     for row in rows:
-        set_row(into.add(), row, resource, source)
+        # As set_row does, without a call for each: fifty of them are a part of every list.
+        message = add()
+        message.id = row[0]
+        message.source = source
+        message.updated_at_us = row[1]
+        message.owner_id = row[2]
+        if row[3] is not None:
+            message.team_id = row[3]
+        fill(message, row)
 
 
 def set_row(message: Resource, row: Row, resource: str, source: str) -> None:

@@ -17,10 +17,11 @@ from mosaic_grants.adapters.schema.functions.templates import part
 from mosaic_grants.adapters.schema.functions.visibility import (
     DATED,
     filtered,
+    first_page_of,
     found_rows,
     included,
     native,
-    page_of,
+    next_page_of,
     rows_of,
     shown,
 )
@@ -89,16 +90,20 @@ def _append_audit() -> Function:
 
 
 def _list(resource: Resource) -> Function:
-    name = f"list_{resource.name}"
+    name, teams = f"list_{resource.name}", f"\n{included(spaces=4, distinct=False)},\n   "
     return _reading(
         name,
         "uuid, bytea, integer, bigint, uuid, integer",
         "list",
         resource=resource.name,
         live=_live(name, resource),
-        included=included(spaces=4),
-        filtered=indent(filtered(page_of(resource.table)), " " * 8),
-        **_keyset_page(resource),
+        table=resource.table,
+        result=columns.result(resource),
+        keyset=part("keyset"),
+        first_native=_page(resource, native(first_page_of(resource.table)), beside=", remaining"),
+        next_native=_page(resource, native(next_page_of(resource.table)), beside=", remaining"),
+        first_filtered=_page(resource, filtered(first_page_of(resource.table)), beside=", remaining", included=teams),
+        next_filtered=_page(resource, filtered(next_page_of(resource.table)), beside=", remaining", included=teams),
     )
 
 
@@ -107,8 +112,12 @@ def _local_list(resource: Resource) -> Function:
         f"local_list_{resource.name}",
         "uuid, integer, bigint, uuid",
         "local_list",
+        table=resource.table,
+        result=columns.result(resource),
         local_user=part("local_user"),
-        **_keyset_page(resource),
+        keyset=part("keyset"),
+        first_native=_page(resource, native(first_page_of(resource.table))),
+        next_native=_page(resource, native(next_page_of(resource.table))),
     )
 
 
@@ -203,21 +212,22 @@ def _filter(resource: Resource, scope: str, of: str = "") -> str:
     return part("filter", resource=resource.name, scope=scope, of=of)
 
 
-def _keyset_page(resource: Resource) -> dict[str, str]:
-    """What every list of a resource shares: its columns, its native visibility, one page of it."""
-    return {
-        "table": resource.table,
-        "result": columns.result(resource),
-        "keyset": part("keyset"),
-        "native": indent(native(page_of(resource.table)), " " * 8),
-        "page": part("page", names=columns.names(resource)),
-        "rows": columns.rows(
-            resource,
-            page="p.updated_at, p.id AS key",
-            page_order="p.updated_at DESC, p.id",
-            row_order="w.updated_at DESC, w.key",
-        ),
-    }
+def _page(resource: Resource, seen: str, *, beside: str = "", included: str = "") -> str:
+    """The statement that returns a page.
+
+    Args:
+        seen: the branches.
+        beside: what else stands in every row, with a comma before it.
+        included: the teams that the branches name.
+    """
+    rows = columns.rows(
+        resource,
+        page="p.updated_at, p.id AS key",
+        page_order="p.updated_at DESC, p.id",
+        row_order="w.updated_at DESC, w.key",
+    )
+    page = part("page", seen=indent(seen, " " * 8), names=columns.names(resource), rows=rows, beside=beside, included=included)
+    return indent(page, " " * 4)
 
 
 def _row(resource: Resource) -> dict[str, str]:

@@ -4,7 +4,6 @@ RETURNS TABLE (scope text, expires_at_us bigint, cap integer)
 LANGUAGE plpgsql
 STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
-SET plan_cache_mode = force_generic_plan
 AS $function$
 DECLARE
     moment CONSTANT timestamptz := clock_timestamp();

@@ -14,7 +14,6 @@ RETURNS TABLE ({result}, found integer, budget integer)
 LANGUAGE plpgsql
 STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
-SET plan_cache_mode = force_generic_plan
 AS $function$
 DECLARE
     moment CONSTANT timestamptz := clock_timestamp();
@@ -25,7 +24,6 @@ DECLARE
     filter jsonb;
     personal boolean;
     before timestamptz;
-    beyond uuid;
     remaining integer;
     wanted integer;
 BEGIN
@@ -39,24 +37,16 @@ BEGIN
     wanted := least(row_limit, remaining) + 1;
 
     filter := granted -> 'filters' -> '{resource}';
-    IF filter IS NULL THEN
-        RETURN QUERY
-        WITH seen AS (
-{native}
-        )
-{page}, remaining
-{rows}
-        RETURN;
-    END IF;
-
     personal := coalesce((filter -> 'include_personal')::boolean, true);
-    RETURN QUERY
-    WITH
-{included},
-    seen AS (
-{filtered}
-    )
-{page}, remaining
-{rows}
+    -- A first page has statements of its own: of half as many branches, and most pages are first ones.
+    IF filter IS NULL AND after_us IS NULL THEN
+{first_native}
+    ELSIF filter IS NULL THEN
+{next_native}
+    ELSIF after_us IS NULL THEN
+{first_filtered}
+    ELSE
+{next_filtered}
+    END IF;
 END
 $function$;

@@ -4,7 +4,6 @@ RETURNS TABLE ({result}, visibility text)
 LANGUAGE plpgsql
 STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
-SET plan_cache_mode = force_generic_plan
 AS $function$
 DECLARE
     subject CONSTANT uuid := user_id;

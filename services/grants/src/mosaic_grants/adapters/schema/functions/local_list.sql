@@ -6,23 +6,20 @@ RETURNS TABLE ({result}, found integer)
 LANGUAGE plpgsql
 STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
-SET plan_cache_mode = force_generic_plan
 AS $function$
 DECLARE
     subject CONSTANT uuid := user_id;
     before timestamptz;
-    beyond uuid;
     wanted integer;
 BEGIN
 {fresh_snapshot}
 {local_user}
 {keyset}
     wanted := row_limit + 1;
-    RETURN QUERY
-    WITH seen AS (
-{native}
-    )
-{page}
-{rows}
+    IF after_us IS NULL THEN
+{first_native}
+    ELSE
+{next_native}
+    END IF;
 END
 $function$;

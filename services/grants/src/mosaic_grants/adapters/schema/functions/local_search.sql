@@ -4,7 +4,6 @@ RETURNS TABLE ({result}, rank double precision, snippet text, distance double pr
 LANGUAGE plpgsql
 STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
-SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
 SET work_mem = '32MB'
 AS $function$

@@ -33,9 +33,14 @@ class Look:
         return part(self.template, visible=visible, **dict(self.values))
 
 
-def page_of(table: str) -> Look:
+def first_page_of(table: str) -> Look:
+    """The newest rows."""
+    return Look("first_branch", (("table", table), ("dated", DATED)))
+
+
+def next_page_of(table: str) -> Look:
     """The first rows behind a keyset."""
-    return Look("page_branch", (("table", table),))
+    return Look("next_branch", (("table", table),))
 
 
 def rows_of(table: str, columns: str, *conditions: str) -> Look:
@@ -84,9 +89,13 @@ def filtered(look: Look, of: str = "") -> str:
     )
 
 
-def included(of: str = "", *, spaces: int) -> str:
-    """The teams that the filter names, for the WITH of every query that has `filtered` or `shown`."""
-    return indent(part("included", of=of), " " * spaces)
+def included(of: str = "", *, spaces: int, distinct: bool = True) -> str:
+    """The teams that the filter names, for the WITH of every query that has `filtered` or `shown`.
+
+    Args:
+        distinct: a team that is named twice is one; not needed where a row that was found twice is one row anyway.
+    """
+    return indent(part("included", of=of, distinct="DISTINCT " if distinct else ""), " " * spaces)
 
 
 def shown(look: Look, of: str = "") -> str:

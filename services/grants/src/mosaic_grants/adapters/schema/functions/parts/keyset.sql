@@ -4,8 +4,4 @@
         RAISE EXCEPTION USING ERRCODE = 'MF020', MESSAGE = 'row_limit or keyset out of bounds';
     END IF;
     -- Seconds and micros apart: an interval is multiplied as double precision, which is exact for each of them and not for both at once.
-    before := coalesce(
-        timestamptz 'epoch' + (after_us / 1000000) * interval '1 second' + (after_us % 1000000) * interval '1 microsecond',
-        timestamptz '10000-01-01 00:00:00+00'
-    );
-    beyond := coalesce(after_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff');
+    before := timestamptz 'epoch' + (after_us / 1000000) * interval '1 second' + (after_us % 1000000) * interval '1 microsecond';

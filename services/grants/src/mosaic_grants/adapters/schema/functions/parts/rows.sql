@@ -1,5 +1,5 @@
     FROM (
-        SELECT r.*, {page}, row_number() OVER so_far AS place, sum(r.text_bytes) OVER so_far AS text_bytes_so_far
+        SELECT r.*, {page}, sum(r.text_bytes) OVER so_far AS text_bytes_so_far
         FROM page p
         -- OFFSET 0: by primary key, row by row. Left to itself the planner, which knows no LIMIT, may read the whole table to join it.
         -- octet_length of a text that is stored elsewhere knows its length without fetching it.
@@ -7,5 +7,6 @@
         WINDOW so_far AS (ORDER BY {page_order} ROWS UNBOUNDED PRECEDING)
     ) w
     -- What no page can hold is neither fetched nor sent: 500 large rows would be the memory of whoever asks, and of this server.
-    WHERE w.place = 1 OR w.text_bytes_so_far <= {page_bytes}
+    -- Of the first row with texts, they are all so far.
+    WHERE w.text_bytes_so_far <= {page_bytes} OR w.text_bytes_so_far = w.text_bytes
     ORDER BY {row_order};
