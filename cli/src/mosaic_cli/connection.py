@@ -3,10 +3,10 @@
 import getpass
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Final, TypeVar
 
 # First: it sets what grpc reads when it is imported.
@@ -28,9 +28,11 @@ from mosaic_cli.times import utc_now
 
 Q = TypeVar("Q")
 A = TypeVar("A")
+T = TypeVar("T")
 
 TOKEN_VARIABLE: Final = "MOSAIC_TOKEN"  # noqa: S105  the name of a variable
 TIMEOUT_SECONDS: Final = 15.0
+_LOOK_SECONDS: Final = 0.1
 OWN_TOKEN_TTL: Final = timedelta(minutes=5)
 MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
 
@@ -65,7 +67,7 @@ class Listener:
             for call in asking:
                 call.add_done_callback(ended.put)
             for _ in asking:
-                call = ended.get()
+                call = _next(ended)
                 try:
                     yield asking[call], call.result()
                 except grpc.RpcError as error:
@@ -79,6 +81,13 @@ class Listener:
         if isinstance(failed, AuthRefused):
             return find_clock_difference(failed, self.token, self.name, utc_now()) or failed
         return failed
+
+
+def _next(ended: "SimpleQueue[T]") -> "T":
+    """The next element, whenever it comes. A ^C in the moment before a wait without an end interrupts nothing: so it has ends."""
+    while True:
+        with suppress(Empty):
+            return ended.get(timeout=_LOOK_SECONDS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
