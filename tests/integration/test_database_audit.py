@@ -20,9 +20,10 @@ from mosaic_common.errors import Layer, Reason
 from mosaic_federation_edge.adapters.audit_store import PostgresAuditStore
 from mosaic_federation_edge.adapters.audit_writer import RowsRefused
 from mosaic_federation_edge.adapters.database import Database as EdgeDatabase
+from mosaic_grants.adapters.migrations.versions import r0007_audit_words
 from mosaic_grants.adapters.schema.functions import AUDIT_COLUMNS
 
-from tests.support.postgres import Database
+from tests.support.postgres import Database, PostgresServer
 
 APPEND: Final = "SELECT federation.append_audit(%s, %s, %s, %s)"
 
@@ -194,14 +195,41 @@ def test_a_row_holds_short_printable_words_only(inbound: psycopg.Connection, cha
 
 
 def test_a_word_is_printable_ascii(database: Database) -> None:
-    """Every character there is below 256 is a word's when it is printable ASCII, and 64 of them are as many as there may be."""
-    taken = []
+    """Of all characters below 256 the printable ones of ASCII, wherever they stand, 64 at most; none at all is a word too."""
+
+    def is_word(text: str | None) -> bool:
+        try:
+            connection.execute("SELECT %s::text::federation.audit_word", (text,))
+        except psycopg.errors.CheckViolation:
+            return False
+        return True
+
     with database.connect_superuser() as connection:
+        for form in ("{}", "a{}", "{}b", "a{}b", "x" * 62 + "{}"):
+            assert [code for code in range(1, 256) if is_word(form.format(chr(code)))] == [*range(0x20, 0x7F)], form
+        assert [length for length in (0, 1, 63, 64, 65, 1000) if is_word(" " * length)] == [0, 1, 63, 64]
+        assert is_word(None)
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_words_are_ascii_in_every_encoding(postgres_server: PostgresServer, encoding: str) -> None:
+    """An application's own database may have one of a byte per character, and 0x9B is how some terminals read an escape."""
+    database = postgres_server.unmigrated(f"mosaic_words_in_{encoding.lower()}")
+    with psycopg.connect(postgres_server.superuser_url, autocommit=True) as server:
+        server.execute(
+            f"CREATE DATABASE {database.name} ENCODING '{encoding}' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0".encode()
+        )
+    with database.connect_superuser() as connection:
+        connection.execute(
+            "CREATE SCHEMA federation; CREATE DOMAIN federation.audit_word AS text CONSTRAINT audit_word_check CHECK (true)"
+        )
+        connection.execute(r0007_audit_words._STATEMENTS.encode())
+        taken = []
         for code in range(1, 256):
             with suppress(psycopg.errors.CheckViolation):
-                connection.execute("SELECT (repeat('x', 63) || chr(%s))::federation.audit_word", (code,))
+                connection.execute(f"SELECT convert_from('\\x{code:02x}', '{encoding}')::federation.audit_word".encode())
                 taken.append(code)
-    assert taken == list(range(0x20, 0x7F))
+    assert taken == [*range(0x20, 0x7F)]
 
 
 def now_us(owner: psycopg.Connection) -> int:
@@ -372,6 +400,19 @@ async def test_the_edge_gives_up_such_a_row_and_keeps_its_chain(
             await PostgresAuditStore(edge).append(chain, [replace(sealed, **edit)])
     finally:
         await edge.close()
+
+
+@pytest.mark.parametrize(("seconds", "limit"), [(None, "2s"), (1.0, "1s")])
+async def test_an_edges_sessions_plan_once_and_commit_to_disk(module_database: Database, seconds: float | None, limit: str) -> None:
+    """What each session says of itself: the planner knows no better after it has looked at one grant's values than before."""
+    edge = EdgeDatabase(module_database.url("mosaic_edge_inbound"), application="test", connections=1, statement_seconds=seconds)
+    await edge.open()
+    try:
+        settings = ("plan_cache_mode", "synchronous_commit", "statement_timeout", "application_name")
+        (said,) = await edge.fetch(f"SELECT {', '.join(f'current_setting({name!r})' for name in settings)}")
+    finally:
+        await edge.close()
+    assert tuple(said) == ("force_generic_plan", "on", limit, "test")
 
 
 def test_a_row_without_a_place_does_not_move_the_head(owner: psycopg.Connection, inbound: psycopg.Connection, chain: Chain) -> None:

@@ -17,7 +17,7 @@ from mosaic_grants.adapters.schema.functions import PAGE_BYTES
 from psycopg.rows import dict_row
 
 from tests.support.grant_states import OUT_OF_SCOPE, REFUSED, Change, revoked, superseded
-from tests.support.postgres import Database
+from tests.support.postgres import Database, edge
 from tests.support.rows import Rows, WrittenGrant
 from tests.support.written import NOW, Written, draw_rule, draw_scope, draw_world, newest_first, seen_by, within_filter
 
@@ -36,13 +36,13 @@ def rows(module_database: Database) -> Iterator[Rows]:
 
 @pytest.fixture(scope="module")
 def inbound(module_database: Database) -> Iterator[psycopg.Connection[dict[str, Any]]]:
-    with psycopg.connect(module_database.url("mosaic_edge_inbound"), autocommit=True, row_factory=dict_row) as connection:
+    with edge(module_database, "mosaic_edge_inbound") as connection:
         yield connection
 
 
 @pytest.fixture(scope="module")
 def outbound(module_database: Database) -> Iterator[psycopg.Connection[dict[str, Any]]]:
-    with psycopg.connect(module_database.url("mosaic_edge_outbound"), autocommit=True, row_factory=dict_row) as connection:
+    with edge(module_database, "mosaic_edge_outbound") as connection:
         yield connection
 
 
@@ -308,6 +308,7 @@ def text_bytes(got: Sequence[dict[str, Any]]) -> int:
         pytest.param([3 * MIB, 3 * MIB, 2], [1, 1, 1], id="a row above the bound comes alone"),
         pytest.param([2] * 5 + [MIB] + [2] * 3, [5, 1, 3], id="a large row among small ones"),
         pytest.param([MIB - 2, 2, 2], [2, 1], id="to the byte"),
+        pytest.param([0, 0, MIB, 2], [3, 1], id="rows without text before a large one"),
     ],
 )
 def test_a_call_gives_a_mebibyte_of_text_but_at_least_one_row(
@@ -333,6 +334,36 @@ def test_a_call_gives_a_mebibyte_of_text_but_at_least_one_row(
     assert walk(inbound, grant, "tasks", 500) == (ids, False)
     capped = rows.grant(subject, {"resources": ["tasks"], "max_rows_per_query": len(sizes) - 1})
     assert walk(inbound, capped, "tasks", 500) == (ids[:-1], True)
+
+
+def test_rows_without_text_take_no_room_and_are_no_excuse(
+    rows: Rows, inbound: psycopg.Connection[dict[str, Any]], outbound: psycopg.Connection[dict[str, Any]]
+) -> None:
+    """A row larger than a page comes with the empty ones before it, alone of those that have any text."""
+    subject, ids = large_tasks(rows, [0, MIB, 2])
+    rows.owner.execute("UPDATE public.tasks SET title = description WHERE id = %s", (ids[1],))
+    local = outbound.execute("SELECT * FROM federation.local_list_tasks(%s, 500, NULL, NULL)", (subject,)).fetchall()
+    for got in (list_rows(inbound, rows.grant(subject), limit=500), local):
+        assert [row["id"] for row in got] == ids[:2]
+        assert {row["found"] for row in got} == {3}
+
+
+def test_a_text_that_is_null_takes_no_room(
+    rows: Rows, inbound: psycopg.Connection[dict[str, Any]], outbound: psycopg.Connection[dict[str, Any]]
+) -> None:
+    """An application's own tables may leave a text null; a page of such rows is as long as any other."""
+    rows.owner.execute("ALTER TABLE public.tasks ALTER COLUMN description DROP NOT NULL")
+    subject = rows.user()
+    ids = {str(rows.resource("tasks", subject, updated_at=NOW - timedelta(hours=age))) for age in range(20)}
+    rows.owner.execute("UPDATE public.tasks SET title = 'Water the plants', description = NULL WHERE owner_id = %s", (subject,))
+    grant = rows.grant(subject)
+    assert {row["id"] for row in list_rows(inbound, grant, limit=500)} == ids
+    for connection, statement, whose in (
+        (outbound, "local_list_tasks(%s, 500, NULL, NULL)", (subject,)),
+        (outbound, "local_search_tasks(%s, 'water', 500)", (subject,)),
+        (inbound, "search_tasks(%s, %s, 'water', 500)", (grant.id, grant.fingerprint)),
+    ):
+        assert {row["id"] for row in connection.execute(f"SELECT * FROM federation.{statement}", whose).fetchall()} == ids
 
 
 def test_what_a_call_leaves_out_is_not_fetched(

@@ -17,9 +17,8 @@ from mosaic_federation_edge.domain.search import MAX_EXCLUSIONS, parse_search
 from mosaic_grants.adapters.schema.functions import searches
 from mosaic_grants.adapters.schema.names import OWNER
 from mosaic_grants.adapters.upgrade import upgrade
-from psycopg.rows import dict_row
 
-from tests.support.postgres import Database
+from tests.support.postgres import Database, edge
 from tests.support.rows import Rows, WrittenGrant
 from tests.support.written import NOW, draw_rule, draw_scope, draw_world, seen_by, within_filter
 
@@ -34,10 +33,6 @@ DIMENSION: Final = 384
 def rows(module_database: Database) -> Iterator[Rows]:
     with module_database.connect() as owner:
         yield Rows(owner)
-
-
-def edge(database: Database, role: str) -> Edge:
-    return psycopg.connect(database.url(role), autocommit=True, row_factory=dict_row)
 
 
 @pytest.fixture(scope="module")

@@ -77,13 +77,15 @@ class RenewServicer(Scripted):
 
 @dataclass(slots=True)
 class ScriptedRecorder:
-    """Keeps what is recorded, or fails, or never comes back."""
+    """Keeps what is recorded, after a while, or fails, or never comes back."""
 
     outcomes: list[tuple[Call, Outcome]] = field(default_factory=list)
     fails: bool = False
     hangs: bool = False
+    seconds: float = 0.0
 
     async def record(self, call: Call, outcome: Outcome) -> None:
+        await asyncio.sleep(self.seconds)
         if self.fails:
             raise Unavailable(Reason.DEPENDENCY_UNAVAILABLE, "PostgreSQL at 10.0.0.7 does not answer.", layer=Layer.DEPENDENCY)
         if self.hangs:
@@ -553,17 +555,59 @@ async def test_without_its_audit_row_no_answer_leaves(
     assert (line["code"], line["dependency"]) == ("UNAVAILABLE", "audit")
 
 
-async def test_a_refusal_that_cannot_be_recorded_is_withheld_too(bench: Bench) -> None:
+async def test_the_record_has_time_of_its_own(folder: Path) -> None:
+    """A handler that took nearly all of its call's deadline leaves the row as long as any other has."""
+    servicer, recorder = EnrollServicer(), ScriptedRecorder(seconds=0.6)
+
+    async def work(_call: Call) -> None:
+        await asyncio.sleep(0.2)
+
+    servicer.act = work
+    quick = method_table(
+        Method(SERVICE, "Enroll", Listener.PUBLIC, callers=ANYONE, deadline=timedelta(seconds=0.4), audit="enroll"),
+        Method(SERVICE, "Renew", Listener.INTERNAL, callers=frozenset({GRANTS})),
+    )
+    async with _serving(_listener(folder, quick, recorder=recorder).serve(servicer), folder) as channel:
+        assert pb.EnrollResponse.FromString(await unary(channel)).gateway == GATEWAY
+    ((_, outcome),) = recorder.outcomes
+    assert outcome.error is None
+
+
+@pytest.mark.parametrize("trouble", ["fails", "hangs"])
+async def test_a_refusal_that_cannot_be_recorded_is_withheld_too(
+    bench: Bench, lines: list[Line], monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
     """An unrecorded denial would be a way to try without a trace."""
+    monkeypatch.setattr(wrapper, "RECORD_SECONDS", 0.2)
 
     async def refuse(_call: Call) -> None:
         raise NotFound(Reason.ENROLLMENT_TOKEN_UNKNOWN, "This token is not known.", layer=Layer.TOKEN)
 
     bench.enroll.act = refuse
-    bench.recorder.fails = True
+    setattr(bench.recorder, trouble, True)
     async with bench.channel() as channel:
         refused = await refusal(unary(channel))
+    (line,) = await canonical(lines)
     assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "DEPENDENCY_UNAVAILABLE")
+    assert (line["code"], line["dependency"]) == ("UNAVAILABLE", "audit")
+
+
+async def test_who_gives_up_while_his_refusal_is_recorded_leaves_a_line(bench: Bench, lines: list[Line]) -> None:
+    """However a call ends, one line says so."""
+    refusing = asyncio.Event()
+
+    async def refuse(_call: Call) -> None:
+        refusing.set()
+        raise NotFound(Reason.ENROLLMENT_TOKEN_UNKNOWN, "This token is not known.", layer=Layer.TOKEN)
+
+    bench.enroll.act = refuse
+    bench.recorder.hangs = True
+    async with bench.channel() as channel:
+        call = unary(channel)
+        await refusing.wait()
+        call.cancel()
+        (line,) = await canonical(lines)
+    assert (line["code"], line["reason"]) == ("CANCELLED", "ENROLLMENT_TOKEN_UNKNOWN")
 
 
 # ── the listener ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────

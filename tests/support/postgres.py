@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 import pytest
@@ -15,6 +15,7 @@ from mosaic_cli.dev.embedded import EmbeddedPostgres
 from mosaic_grants.adapters.schema.names import LOGIN_ROLES, OWNER
 from mosaic_grants.adapters.upgrade import bootstrap, upgrade
 from psycopg import sql
+from psycopg.rows import dict_row
 
 PASSWORDS: Final = {role: f"{role}-of-this-test-run-only" for role in LOGIN_ROLES}
 TEMPLATE: Final = "mosaic_template"
@@ -42,6 +43,12 @@ class Database:
     def connect_superuser(self) -> Iterator[psycopg.Connection]:
         with psycopg.connect(self.superuser_url, autocommit=True) as connection:
             yield connection
+
+
+def edge(database: Database, role: str) -> "psycopg.Connection[dict[str, Any]]":
+    """A session that plans as those of the edges do, and gives rows by column."""
+    options = "-c plan_cache_mode=force_generic_plan"
+    return psycopg.connect(database.url(role), autocommit=True, row_factory=dict_row, options=options)
 
 
 class PostgresServer:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ LONG = 30.0
 @asynccontextmanager
 async def cheap(when: float) -> Any:
     with Deadlines().at(when) as deadline:
-        yield lambda moved: setattr(deadline, "when", moved)
+        yield deadline.move
 
 
 @asynccontextmanager
@@ -134,3 +134,17 @@ async def test_many_share_one_timer_that_ends_with_the_last() -> None:
     assert sorted(ended) == [1, 3, 5, 7, 9]
     await asyncio.sleep(2 * LOOK_SECONDS)
     assert deadlines._look is None
+
+
+async def test_who_keeps_a_cancellation_for_himself_gets_no_more_time() -> None:
+    """A deadline that has passed cannot be moved: what comes after it would run without any."""
+
+    async def work() -> None:
+        with Deadlines().at(now() + SOON) as deadline:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(LONG)
+            deadline.move(now() + LONG)
+            pytest.fail("it went on")
+
+    with pytest.raises(TimeoutError):
+        await work()

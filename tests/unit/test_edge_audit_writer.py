@@ -207,6 +207,44 @@ async def test_only_a_busy_gateway_waits_for_more_rows() -> None:
         assert [len(batch) for batch in bed.store.batches] == [1, BUSY_ROWS, 1, BUSY_ROWS, 1]
 
 
+async def test_nobody_waits_for_company_that_is_there() -> None:
+    """As many rows as the last commit had go at once, and so does what an outage left in the queue."""
+    async with running(Bed()) as bed:
+        calls = []
+        for number in range(3):
+            bed.store.gate.clear()
+            calls += [bed.append(str(each)) for each in range(2 * BUSY_ROWS)]
+            await turns(lambda due=number + 1: len(bed.store.batches) == due)  # type: ignore[misc]
+            calls += [bed.append(str(each)) for each in range(2 * BUSY_ROWS)]
+            await asyncio.sleep(0)
+            bed.store.gate.set()
+        await asyncio.gather(*calls)
+        assert bed.pauses == 0
+
+
+async def test_what_waits_for_company_is_written_when_the_process_ends() -> None:
+    """A writer that is stopped in that moment leaves its rows to the drain."""
+    bed = Bed()
+    waiting = asyncio.Event()
+
+    async def pause(_seconds: float) -> None:
+        waiting.set()
+        await asyncio.sleep(3600)
+
+    bed.writer = AuditWriter(bed.store, bed.store, pause=pause)
+    async with running(bed):
+        bed.store.gate.clear()
+        calls = [bed.append(str(number)) for number in range(BUSY_ROWS)]
+        await turns(lambda: len(bed.store.batches) == 1)
+        calls.append(bed.append("last"))
+        await asyncio.sleep(0)
+        bed.store.gate.set()
+        await waiting.wait()
+    await bed.writer.drain()
+    await asyncio.gather(*calls)
+    assert bed.store.actors[-1] == "last"
+
+
 async def test_a_lost_chain_is_replaced() -> None:
     """When the store knows another end of the chain, a new one is opened and the row stands there."""
     async with running(Bed()) as bed:

@@ -1,5 +1,6 @@
 """Rows of the database as messages."""
 
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -8,16 +9,27 @@ from mosaic.federation.v1.federation_pb2 import ListResourcesResponse
 from mosaic.federation.v1.resources_pb2 import Resource
 from mosaic_common.resources import REGISTRY, Column, ColumnType
 from mosaic_federation_edge.adapters.read_functions import _LIST, _LOCAL_LIST
-from mosaic_federation_edge.api.rows import add_rows, fitting_rows
+from mosaic_federation_edge.api.rows import add_rows, fitting_rows, set_row
 from mosaic_federation_edge.domain.pages import MAX_PAGE_BYTES
+
+Message = Callable[[list[Any], str], Resource]
 
 ID, OWNER, TEAM = (str(UUID(int=number)) for number in (1, 2, 3))
 
 
-def message(row: list[Any], resource: str) -> Resource:
+def of_a_list(row: list[Any], resource: str) -> Resource:
     response = ListResourcesResponse()
     add_rows(response.resources, [row], resource, "work")
     return response.resources[0]
+
+
+def of_a_get(row: list[Any], resource: str) -> Resource:
+    message = Resource()
+    set_row(message, row, resource, "work")
+    return message
+
+
+either = pytest.mark.parametrize("message", [of_a_list, of_a_get])
 
 
 def field_of(column: Column) -> str:
@@ -32,8 +44,9 @@ def values(resource: str) -> dict[str, Any]:
     }
 
 
+@either
 @pytest.mark.parametrize("resource", REGISTRY)
-def test_every_returned_column_has_its_field(resource: str) -> None:
+def test_every_returned_column_has_its_field(message: Message, resource: str) -> None:
     """What the registry returns, in its order, arrives in the field of the same name; the message has no field beyond that."""
     expected = values(resource)
     row = message([ID, 5, OWNER, TEAM, *expected.values()], resource)
@@ -45,8 +58,9 @@ def test_every_returned_column_has_its_field(resource: str) -> None:
     assert (row.id, row.updated_at_us, row.owner_id, row.team_id, row.source) == (ID, 5, OWNER, TEAM, "work")
 
 
+@either
 @pytest.mark.parametrize("resource", REGISTRY)
-def test_what_is_null_is_absent(resource: str) -> None:
+def test_what_is_null_is_absent(message: Message, resource: str) -> None:
     """A personal row has no team and an open end is no time; a text that the application left null is empty."""
     row = message([ID, 5, OWNER, None, *([None] * len(REGISTRY[resource].returned))], resource)
     kind = row.WhichOneof("resource")

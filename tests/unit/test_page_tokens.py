@@ -62,6 +62,13 @@ def test_has_one_length(served: int) -> None:
     assert token.replace("-", "").replace("_", "").isalnum()
 
 
+@pytest.mark.parametrize("length", [0, 15, 17, 36])
+def test_seals_no_position_that_is_none(length: int) -> None:
+    """A row id of another length would be cut or filled up, and the next page begin elsewhere."""
+    with pytest.raises(ValueError, match="16 bytes"):
+        tokens().seal(replace(POSITION, row_id=bytes(length)), BINDING)
+
+
 def test_never_repeats() -> None:
     """Two tokens for one position share nothing that would say so."""
     first, second = tokens().seal(POSITION, BINDING), tokens().seal(POSITION, BINDING)

@@ -51,7 +51,7 @@ class Deadline:
     """Cancels the task that entered it when its time has come.
 
     Attributes:
-        when: event-loop time; may be set at any moment.
+        when: event-loop time.
     """
 
     __slots__ = ("_among", "_cancelling", "_expired", "_task", "when")
@@ -60,6 +60,16 @@ class Deadline:
         self.when = when
         self._among = among
         self._expired = False
+
+    def move(self, when: float) -> None:
+        """Let it end at another moment.
+
+        Raises:
+            TimeoutError: it has ended, and whatever ran in it kept the cancellation for itself.
+        """
+        if self._expired:
+            raise TimeoutError
+        self.when = when
 
     def expire(self) -> None:
         self._expired = True

@@ -38,6 +38,7 @@ _VERSION: Final = b"\x01"
 _KEY_ID_BYTES: Final = 8
 _SALT_BYTES: Final = 16
 _NONCE_BYTES: Final = 12
+_ROW_ID_BYTES: Final = 16
 _TOKENS_PER_SALT: Final = 2**20
 _KNOWN_SALTS: Final = 256
 _HEADER_BYTES: Final = len(_VERSION) + _KEY_ID_BYTES
@@ -91,6 +92,8 @@ class PageTokens:
 
     def seal(self, position: PagePosition, binding: PageBinding) -> str:
         """Return a token that opens to this position for the next ten minutes."""
+        if len(position.row_id) != _ROW_ID_BYTES:
+            raise ValueError(f"a row id must be {_ROW_ID_BYTES} bytes")
         salt, nonce = self._next_salt(), secrets.token_bytes(_NONCE_BYTES)
         expiry_us = _microseconds(self._clock.now() + LIFETIME)
         contents = _CONTENTS.pack(expiry_us, position.updated_at_us, position.row_id, position.served)

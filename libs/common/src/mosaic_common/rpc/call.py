@@ -167,12 +167,13 @@ class Wrapper:
                 call.caller = self._authenticate(call, transport)  # 3. allowlist
                 _authorize(call)
                 unverified = await self._first_message(call, context)  # 4. first-message deadline
-                deadline.when = call.deadline
+                deadline.move(call.deadline)
                 request = _decode(method, unverified)  # 5. decode
                 call.asked = True
                 answer = _encode(await self._limited(behaviour, request, call))  # 6. the handler
                 # 7. the audit row; not under the call's own deadline, as that of a refusal is not
-                is_recording, deadline.when = True, _record_deadline()
+                deadline.move(_record_deadline())
+                is_recording = True
                 await self._record(call, None, len(answer))
             self._log_line(call, "OK", bytes_in=len(unverified), bytes_out=len(answer))
             return answer
@@ -188,7 +189,11 @@ class Wrapper:
         except Exception:  # noqa: BLE001 - the status step: an unhandled exception's text must not reach the client
             self._log.exception("unhandled", method=method.path, request_id=str(call.request_id))
             error = status.internal_error()
-        error = await self._record_refusal(call, error)
+        try:
+            error = await self._record_refusal(call, error)
+        except asyncio.CancelledError:
+            self._log_line(call, "CANCELLED", error)
+            raise
         self._log_line(call, status.grpc_code(error).name, error)
         await status.abort(context, error, request_id=str(call.request_id), outside=method.listener in OUTSIDE)
 

@@ -1,7 +1,7 @@
 """Audit rows made durable by group commit: what queued while the last commit ran goes with the next one.
 
 No timer delays a row of a quiet gateway. A commit costs the database as much as six rows, though: where the last one had several,
-the next one waits a few milliseconds for more, which spares a busy gateway a twentieth of what each call costs (decision 21).
+the next one waits a few milliseconds for more, which spares a busy gateway a twentieth of what each call costs (decision 22).
 
 A call waits for its row. The log may say more than what left (a row whose call gave up waiting is still written), never less.
 """
@@ -138,11 +138,11 @@ class AuditWriter:
         self._arrived.set()
 
     async def _gather(self) -> None:
-        """Wait for a row; where many came while the last commit ran, a moment longer for more."""
+        """Wait for a row; where the last commit had many and fewer have come while it ran, a moment longer for more."""
         if not self._queue:
             self._arrived.clear()
             await self._arrived.wait()
-        elif self._last_size >= BUSY_ROWS:
+        elif len(self._queue) < self._last_size >= BUSY_ROWS:
             await self._pause(GATHER_SECONDS)
 
     async def _write_next(self, attempts: int | None = None) -> None:

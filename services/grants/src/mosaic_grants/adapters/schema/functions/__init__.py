@@ -90,7 +90,8 @@ def _append_audit() -> Function:
 
 
 def _list(resource: Resource) -> Function:
-    name, teams = f"list_{resource.name}", f"\n{included(spaces=4, distinct=False)},\n   "
+    name = f"list_{resource.name}"
+    teams = f"{included(spaces=4, distinct=False)},\n"
     return _reading(
         name,
         "uuid, bytea, integer, bigint, uuid, integer",
@@ -102,8 +103,8 @@ def _list(resource: Resource) -> Function:
         keyset=part("keyset"),
         first_native=_page(resource, native(first_page_of(resource.table)), beside=", remaining"),
         next_native=_page(resource, native(next_page_of(resource.table)), beside=", remaining"),
-        first_filtered=_page(resource, filtered(first_page_of(resource.table)), beside=", remaining", included=teams),
-        next_filtered=_page(resource, filtered(next_page_of(resource.table)), beside=", remaining", included=teams),
+        first_filtered=_page(resource, filtered(first_page_of(resource.table)), beside=", remaining", teams=teams),
+        next_filtered=_page(resource, filtered(next_page_of(resource.table)), beside=", remaining", teams=teams),
     )
 
 
@@ -212,13 +213,13 @@ def _filter(resource: Resource, scope: str, of: str = "") -> str:
     return part("filter", resource=resource.name, scope=scope, of=of)
 
 
-def _page(resource: Resource, seen: str, *, beside: str = "", included: str = "") -> str:
+def _page(resource: Resource, seen: str, *, beside: str = "", teams: str = "") -> str:
     """The statement that returns a page.
 
     Args:
         seen: the branches.
         beside: what else stands in every row, with a comma before it.
-        included: the teams that the branches name.
+        teams: the query of those that the branches name, with a comma behind it.
     """
     rows = columns.rows(
         resource,
@@ -226,7 +227,7 @@ def _page(resource: Resource, seen: str, *, beside: str = "", included: str = ""
         page_order="p.updated_at DESC, p.id",
         row_order="w.updated_at DESC, w.key",
     )
-    page = part("page", seen=indent(seen, " " * 8), names=columns.names(resource), rows=rows, beside=beside, included=included)
+    page = part("page", seen=indent(seen, " " * 8), names=columns.names(resource), rows=rows, beside=beside, teams=teams)
     return indent(page, " " * 4)
 
 

@@ -33,7 +33,7 @@ def values(resource: Resource) -> str:
 def text_bytes(columns: Iterable[Column]) -> str:
     """The length of all their texts that can be of any length; ids and times are not."""
     return " + ".join(
-        f"coalesce(least(octet_length(t.{each.name}), {TEXT_BYTES}), 0)" for each in columns if each.type is ColumnType.TEXT
+        f"least(coalesce(octet_length(t.{each.name}), 0), {TEXT_BYTES})" for each in columns if each.type is ColumnType.TEXT
     )
 
 

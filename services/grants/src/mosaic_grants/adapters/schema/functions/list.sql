@@ -1,6 +1,6 @@
 -- The rows of {table} that a live grant shows, newest first (updated_at descending, then id ascending in byte order).
 --
--- Returns up to row_limit + 1 rows, fewer where their texts would exceed 1 MiB together, but at least one of those there are.
+-- Returns up to row_limit + 1 rows, fewer where their texts would exceed 1 MiB together, but at least up to the first that has any.
 -- The same in every row: `budget` is how many rows the cap leaves to this query, this page included; `found` is how many rows there
 -- were to return before their size counted.
 --     page      = the first min(row_limit, budget) rows

@@ -3,7 +3,7 @@
 -- query: words as for a web search{embedding_comment}.
 -- rank: higher is better, comparable within one answer. snippet: words around the matches, each between ** and **; null without a query.
 -- distance: cosine distance, where an embedding is given and the row has one.
--- Returns up to row_limit + 1 rows, fewer where their texts would exceed 1 MiB together, but at least one of those there are.
+-- Returns up to row_limit + 1 rows, fewer where their texts would exceed 1 MiB together, but at least up to the first that has any.
 -- The same in every row: `budget` is the grant's cap; `found` is how many rows matched, up to {most_found}.
 -- Ranked are the newest {most_ranked} matches, fewer where their texts would exceed {ranked_mib} MiB together.
 -- A phrase is looked for in the newest {most_parsed} rows that have its words.

@@ -1,5 +1,6 @@
     RETURN QUERY
-    WITH{included} seen AS (
+    WITH
+{teams}    seen AS (
 {seen}
     ),
     page AS (

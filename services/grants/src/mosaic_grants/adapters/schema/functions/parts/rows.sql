@@ -7,6 +7,6 @@
         WINDOW so_far AS (ORDER BY {page_order} ROWS UNBOUNDED PRECEDING)
     ) w
     -- What no page can hold is neither fetched nor sent: 500 large rows would be the memory of whoever asks, and of this server.
-    -- Of the first row with texts, they are all so far.
+    -- Of the first row that has any, its texts are all so far.
     WHERE w.text_bytes_so_far <= {page_bytes} OR w.text_bytes_so_far = w.text_bytes
     ORDER BY {row_order};
