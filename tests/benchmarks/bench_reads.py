@@ -3,9 +3,9 @@
     python -m tests.benchmarks.bench_reads [--rounds 5] [--seconds 3] [--small] [--build-only] [--output FILE] [--plot FILE]
 
 Real processes, mTLS, PostgreSQL with fsync. The server that is measured has a core of its own; PostgreSQL, Valkey, the grants
-service and the client share the others. Rounds alternate between all variants, so that whatever else the machine does falls on each
-of them; calls per second suffer from it all the same, processor time per call less so, and both are said. Databases are built once,
-beside the output, and kept.
+service and the client share the others, and gateways that are not asked stand still. Rounds alternate between all variants, so
+that whatever else the machine does falls on each of them; calls per second suffer from it all the same, processor time per call
+less so, and both are said. Databases are built once, beside the output, and kept.
 
 It exits 1 when the list is slower than spec and issue allow; --small judges nothing, it is for machines that are busy otherwise.
 """
@@ -36,6 +36,7 @@ from tests.benchmarks.reads.load import LoadFailed, LoadMissing, Round, find_bin
 from tests.benchmarks.reads.plot import draw
 from tests.benchmarks.reads.report import growth, ratios, shortfalls, spread, summary, table
 from tests.benchmarks.reads.sites import Home, Site, bare_server, querying_home, serving_site
+from tests.benchmarks.reads.standstill import Standstill
 from tests.benchmarks.reads.variants import (
     GET,
     LIST,
@@ -113,10 +114,12 @@ class Bed:
     Attributes:
         variants: by name, on the base.
         sized: dataset → variants on it.
+        standstill: of the gateways.
     """
 
     variants: Mapping[str, Variant]
     sized: Mapping[Dataset, Mapping[str, Variant]]
+    standstill: Standstill
     cores: Cores
 
 
@@ -140,11 +143,13 @@ async def measure(plan: Plan, kept: Path, folder: Path) -> dict[str, Any]:
         for number in range(plan.rounds):
             for in_flight in IN_FLIGHT:
                 for name, variant in bed.variants.items():
+                    bed.standstill.but_for(variant.processes.values())
                     done = variant.measure(in_flight, plan.seconds, plan.warm_up_seconds)
                     measured[name][in_flight].append(done)
                     _tell(number, f"{name}, {in_flight} in flight", done)
             for dataset, variants in bed.sized.items():
                 for name, variant in variants.items():
+                    bed.standstill.but_for(variant.processes.values())
                     done = variant.measure(1, plan.seconds, plan.warm_up_seconds)
                     sized[dataset][name].append(done)
                     _tell(number, f"{name}, {dataset.tasks:,} tasks, {dataset.grants:,} grants", done)
@@ -183,7 +188,7 @@ def _tell(number: int, what: str, done: Round) -> None:
 
 @asynccontextmanager
 async def _bed(plan: Plan, kept: Path, folder: Path) -> AsyncIterator[Bed]:
-    """Every gateway at once: those that are not asked cost next to nothing."""
+    """Every gateway at once; those that are not asked stand still."""
     async with AsyncExitStack() as stack:
         postgres = stack.enter_context(EmbeddedPostgres(kept / POSTGRES, durable=True))
         databases = build_all(postgres, plan, kept)
@@ -221,7 +226,9 @@ async def _bed(plan: Plan, kept: Path, folder: Path) -> AsyncIterator[Bed]:
         home: Home = await stack.enter_async_context(querying_home(at_home, authority, asked, cores))
         theirs = {f"{each.gateway.name} {name}": pid for each in asked for name, pid in each.pids.items()}
         out = outbound_variant(home, EDGE_OUTBOUND, {**shared, **home.pids, **theirs})
-        yield Bed({bare.name: bare, **variants, one.name: one, out.name: out}, sized, cores)
+        gateways = [pid for each in (*sites.values(), *asked) for pid in each.pids.values()]
+        standstill = stack.enter_context(Standstill([*gateways, *home.pids.values()]))
+        yield Bed({bare.name: bare, **variants, one.name: one, out.name: out}, sized, standstill, cores)
 
 
 def main() -> None:
