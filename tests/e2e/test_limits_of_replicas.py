@@ -40,6 +40,8 @@ SMALL_SECONDS: Final = 5.0
 LONG_SECONDS: Final = 60.0
 OUTAGE_SECONDS: Final = 1.5
 BETWEEN_SECONDS: Final = 2.0
+# After so long no booking of an outage is left to be fetched in the next one: due within 64 intervals of a strict part, kept for 3 s.
+FORGOTTEN_SECONDS: Final = 6.0
 LONGEST_WAIT_SECONDS: Final = 12.0
 RESTARTS: Final = 15
 # Of what the limit gives, a crowd gets at least so much: the rest are calls under way, and leases that nobody spends.
@@ -219,7 +221,10 @@ async def _restarted(side: ReadingSide, *, restarts: int) -> None:
     wandering = [await limited.reader(side, obeys=True) for limited in ALONE]
     with running_readers([*settled, *wandering], side.lifeline, side.folder) as alone:
         async with _crowding(side, CROWDED) as crowd:
-            outages = [await _outage(side) for _ in range(restarts)]
+            outages = [await _outage(side)]
+            for _ in range(1, restarts):
+                await asyncio.sleep(FORGOTTEN_SECONDS)
+                outages.append(await _outage(side))
             await asyncio.sleep(BETWEEN_SECONDS)
 
     answers = _together(crowd)

@@ -13,7 +13,6 @@ from typing import Final
 
 TRIM_SECONDS: Final = 5.0
 _PR_SET_DUMPABLE: Final = 4
-YOUNG_OBJECTS: Final = 10_000
 
 
 def forbid_core_dumps() -> None:
@@ -28,13 +27,13 @@ def forbid_core_dumps() -> None:
 
 
 def settle() -> None:
-    """Tell the garbage collector that what was imported and built stays, and to look for cycles less often.
+    """Tell the garbage collector that what was imported and built stays: its full rounds then walk through no module.
 
-    One list answer makes more objects than its default threshold of 700, and each of its full rounds walks through every module.
+    Its thresholds stay as they are. With less frequent rounds, which gain nothing that can be measured, what refused calls leave in
+    cycles keeps a process 70 MiB larger after a flood, for as long as nobody calls.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS)
 
 
 async def give_memory_back() -> None:
