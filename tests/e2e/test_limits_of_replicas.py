@@ -40,7 +40,7 @@ SMALL_SECONDS: Final = 5.0
 LONG_SECONDS: Final = 60.0
 OUTAGE_SECONDS: Final = 1.5
 BETWEEN_SECONDS: Final = 2.0
-# After so long no booking of an outage is left to be fetched in the next one: due within 64 intervals of a strict part, kept for 3 s.
+# After so long no booking of an outage is left for the next: due within 64 intervals of a strict part, kept for 3 s after that.
 FORGOTTEN_SECONDS: Final = 6.0
 LONGEST_WAIT_SECONDS: Final = 12.0
 RESTARTS: Final = 15
