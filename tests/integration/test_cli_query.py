@@ -30,6 +30,7 @@ from mosaic_cli.app import app
 from mosaic_common.errors import MosaicError, Reason
 from typer.testing import CliRunner, Result
 
+from tests.support.interrupts import interruptible
 from tests.support.scripted_gateway import ScriptedGateway
 
 USER: Final = "5d2ff1f8-8a3c-4f10-bd66-96b26d3ebd53"
@@ -307,7 +308,8 @@ def test_an_interrupted_terminal_waits_for_nobody(work: ScriptedGateway) -> None
 
     work.answer("ListSources", ListSourcesResponse(sources=["local", "federated:lab"]))
     work.answer("Query", answer)
-    terminal = OnTerminal(work, "tasks", "--source", "all")
+    with interruptible():
+        terminal = OnTerminal(work, "tasks", "--source", "all")
     terminal.until("Buy oat milk")
     begun = time.monotonic()
     terminal.interrupt()

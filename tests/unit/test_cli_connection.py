@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from mosaic_cli.connection import Listener
 
+from tests.support.interrupts import interruptible
+
 
 class Silent:
     """A method whose calls end when they are cancelled, and not before."""
@@ -35,7 +37,7 @@ def test_an_interrupt_that_wakes_nobody_is_heard() -> None:
     rescue.start()
     elsewhere.start()
     try:
-        with pytest.raises(KeyboardInterrupt):
+        with interruptible(), pytest.raises(KeyboardInterrupt):
             next(answers)
     finally:
         rescue.cancel()
