@@ -283,8 +283,7 @@ class Wrapper:
         return error
 
     def _log_line(self, call: Call, code: str, error: MosaicError | None = None, **sizes: int) -> None:
-        # In the next turn of the loop: no answer waits for its line, and the lines of calls that end together are written in a row,
-        # which costs each of them half.
+        # In the next turn of the loop: no answer waits for its line.
         latency_us = (time.monotonic_ns() - call.started_ns) // 1000
         asyncio.get_running_loop().call_soon(self._write_line, call, code, error, latency_us, sizes)
 
