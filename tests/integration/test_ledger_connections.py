@@ -28,7 +28,7 @@ from tests.support.audit_records import assert_recorded
 from tests.support.gateway import Gateway, Pair
 from tests.support.peers import refusal
 from tests.support.postgres import Database, PostgresServer
-from tests.support.silence import Silence
+from tests.support.relays import Silence, place_of, through
 
 
 def ledger_at(url: str) -> PostgresLedger:
@@ -57,8 +57,9 @@ def a_row() -> AuditRow:
 
 async def test_who_is_cancelled_is_cancelled(database: Database) -> None:
     """Also when the database says nothing, and giving its connection back fails too: a process could not be stopped otherwise."""
-    async with Silence.before(database.url("mosaic_grants")) as between:
-        ledger = ledger_at(between.url)
+    url = database.url("mosaic_grants")
+    async with Silence(*place_of(url)) as between:
+        ledger = ledger_at(through(between, url))
         await ledger.open()
         await ledger.ping()
         between.silent = True
@@ -79,8 +80,11 @@ async def test_a_service_stops_although_its_database_says_nothing(
         gateway = Gateway("work", tmp_path, database, valkey)
         gateway.prepare()
         environment = gateway.environment(GRANTS)
-        async with Silence.before(environment["DATABASE_URL"]) as between:
-            application = mosaic_grants.app.build(load(Config, environment | {"DATABASE_URL": between.url}), gateway.clock)
+        url = environment["DATABASE_URL"]
+        async with Silence(*place_of(url)) as between:
+            application = mosaic_grants.app.build(
+                load(Config, environment | {"DATABASE_URL": through(between, url)}), gateway.clock
+            )
             await application.start()
             async with asyncio.timeout(10):
                 while not application.health.is_up("postgres"):

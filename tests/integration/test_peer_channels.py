@@ -19,9 +19,9 @@ from mosaic_federation_edge.domain.connections import Connection
 
 from tests.support.connections import connect, connect_again, connect_to_stranger
 from tests.support.federated_verbs import LIST
-from tests.support.forgetful_relay import ForgetfulRelay
 from tests.support.gateway import Gateway, Pair
 from tests.support.lying_peer import LyingPeer
+from tests.support.relays import ForgetfulRelay, split_address
 from tests.support.rows import Rows
 
 OK, DENIED, TIMEOUT, UNAVAILABLE = (
@@ -70,7 +70,7 @@ async def test_a_connection_that_carries_nothing_is_noticed(
 
     async with (
         LyingPeer.start(tmp_path, "liar", answer, *ALLOWS_PINGS) as peer,
-        ForgetfulRelay.before(peer.address) as relay,
+        ForgetfulRelay(*split_address(peer.address)) as relay,
     ):
         await connect_to_stranger(pair.home, user, name="liar", endpoint=relay.address, root_pem=peer.root_pem)
         assert await ask(pair.home, user, "federated:liar") == (OK, "")
@@ -83,7 +83,7 @@ async def test_a_connection_that_carries_nothing_is_noticed(
 @pytest.mark.stress
 async def test_a_dead_connection_is_noticed_within_half_a_minute(pair: Pair, user: UUID) -> None:
     """With the intervals that are delivered, and a real edge, which allows them."""
-    async with ForgetfulRelay.before(pair.work.addresses[EDGE_INBOUND, "public"]) as relay:
+    async with ForgetfulRelay(*split_address(pair.work.addresses[EDGE_INBOUND, "public"])) as relay:
         await connect(pair.home, user, pair.work, remote_user="maya@example.com", endpoint=relay.address)
         assert await ask(pair.home, user, "federated:work") == (OK, "")
         relay.forget()
@@ -170,7 +170,7 @@ async def test_keys_of_who_stopped_asking_leave_memory(
     await home.stop(EDGE_OUTBOUND)
     await home.start(EDGE_OUTBOUND)
     try:
-        async with LyingPeer.start(tmp_path, "forgotten", answer) as peer, ForgetfulRelay.before(peer.address) as relay:
+        async with LyingPeer.start(tmp_path, "forgotten", answer) as peer, ForgetfulRelay(*split_address(peer.address)) as relay:
             await connect_to_stranger(home, user, name="forgotten", endpoint=relay.address, root_pem=peer.root_pem)
             assert await ask(home, user, "federated:forgotten") == (OK, "")
             assert keys_in_memory("forgotten") == 1

@@ -1,7 +1,6 @@
 """One question of a local user, asked here and at other gateways: whoever is down, slow or lying costs nobody else anything."""
 
 import asyncio
-import contextlib
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -36,6 +35,7 @@ from tests.support.gateway import VALKEY_PASSWORDS, Gateway, Pair
 from tests.support.lying_peer import LyingPeer, Page
 from tests.support.peers import Refusal, refusal
 from tests.support.postgres import Database
+from tests.support.relays import Relay, split_address
 from tests.support.rows import Rows
 from tests.support.visibility import newest_first, visible_rows
 
@@ -241,7 +241,7 @@ async def a_silent_listener() -> AsyncIterator[str]:
     """Accepts, and says nothing."""
     writers: list[asyncio.StreamWriter] = []
 
-    async def keep(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def keep(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writers.append(writer)
 
     server = await asyncio.start_server(keep, "127.0.0.1", 0)
@@ -288,24 +288,14 @@ async def test_who_is_not_there_is_named_and_everyone_else_is_heard(
 @asynccontextmanager
 async def far_away(address: str, seconds: float) -> AsyncIterator[str]:
     """The same listener, so much later in each direction."""
-    host, _, port = address.rpartition(":")
 
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while chunk := await reader.read(65_536):
             await asyncio.sleep(seconds)
             writer.write(chunk)
-        writer.close()
 
-    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, onward = await asyncio.open_connection(host, int(port))
-        with contextlib.suppress(OSError):
-            await asyncio.gather(carry(reader, onward), carry(there, writer))
-
-    server = await asyncio.start_server(relay, "127.0.0.1", 0)
-    try:
-        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
+    async with Relay(*split_address(address), there=carry, back=carry) as relay:
+        yield relay.address
 
 
 async def test_a_peer_on_the_other_side_of_the_world_is_reached(asking: Asking, home: Gateway, work: Gateway, user: UUID) -> None:

@@ -101,7 +101,7 @@ async def heard_grants(
 ) -> AsyncIterator[tuple[Gateway, StatementRelay]]:
     """A grants service whose every statement is heard."""
     with postgres_server.fresh() as database:
-        async with StatementRelay.to(database.url("mosaic_grants")) as relay:
+        async with StatementRelay(database.url("mosaic_grants")) as relay:
             gateway = Gateway("work", tmp_path_factory.mktemp("heard"), database, valkey)
             gateway.prepare()
             config = load(mosaic_grants.config.Config, gateway.environment(GRANTS) | {"DATABASE_URL": relay.url})

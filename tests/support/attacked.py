@@ -26,6 +26,7 @@ from tests.support.floods import MIB, Target
 from tests.support.gateway import Gateway
 from tests.support.health import serving
 from tests.support.peers import Refusal
+from tests.support.relays import Relay
 
 START_SECONDS: Final = 30.0
 CALL_SECONDS: Final = 5.0
@@ -151,26 +152,21 @@ class HonestCaller:
     latencies: list[float] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     _task: asyncio.Task[None] | None = None
-    _relay: asyncio.Server | None = None
-    _relayings: set[asyncio.Task[Any]] = field(default_factory=set)
-    _writers: list[asyncio.StreamWriter] = field(default_factory=list)
+    _relay: Relay | None = None
 
     async def __aenter__(self) -> Self:
         # gRPC cannot choose its source address; what it sends through the relay comes from there.
-        self._relay = await asyncio.start_server(self._relayed, "127.0.0.1", 0)
+        self._relay = await Relay(self.target.host, self.target.port, source=self.source).__aenter__()
         self._task = asyncio.create_task(self._run())
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         assert self._task is not None
         assert self._relay is not None
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
-        self._relay.close()
-        for writer in self._writers:
-            writer.close()
-        await asyncio.gather(*self._relayings)
+        await self._relay.__aexit__(kind, error, trace)
 
     @property
     def summary(self) -> str:
@@ -202,31 +198,10 @@ class HonestCaller:
     def _channel(self) -> grpc.aio.Channel:
         assert self._relay is not None
         target = self.target
-        port = self._relay.sockets[0].getsockname()[1]
         credentials = grpc.ssl_channel_credentials(
             Path(target.root).read_bytes(),
             Path(target.key).read_bytes() if target.key else None,
             Path(target.certificate).read_bytes() if target.certificate else None,
         )
         options = (("grpc.ssl_target_name_override", target.server_name), ("grpc.use_local_subchannel_pool", 1))
-        return grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials, options)
-
-    async def _relayed(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        relaying = asyncio.current_task()
-        assert relaying is not None
-        self._relayings.add(relaying)
-        self._writers.append(writer)
-        target = self.target
-        with contextlib.suppress(OSError):
-            upstream, onward = await asyncio.open_connection(target.host, target.port, local_addr=(self.source, 0))
-            self._writers.append(onward)
-            await asyncio.gather(_pump(reader, onward), _pump(upstream, writer))
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while chunk := await reader.read(65_536):
-            writer.write(chunk)
-            await writer.drain()
-    finally:
-        writer.close()
+        return grpc.aio.secure_channel(self._relay.address, credentials, options)

@@ -164,7 +164,7 @@ class Edge:
         own = [(EDGE_INBOUND, "internal"), (EDGE_INBOUND, "public")]
         ports = dict(zip(own, (f"127.0.0.1:{port}" for port in choose_free_ports(2)), strict=True))
         gateway = replace(work, addresses=work.addresses | ports, apps={}, _channels=[], clock=clock or work.clock)
-        async with StatementRelay.to(work.database.url("mosaic_edge_inbound")) as relay:
+        async with StatementRelay(work.database.url("mosaic_edge_inbound")) as relay:
             environment = gateway.environment(EDGE_INBOUND) | {"DATABASE_URL": relay.url}
             config = load(InboundConfig, environment)
             edge = gateway.apps[EDGE_INBOUND] = mosaic_federation_edge.app.build_inbound(config, gateway.clock, limits=limits)

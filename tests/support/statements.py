@@ -1,6 +1,6 @@
 """What a service asks of PostgreSQL, written down on the way: every statement, the size of each value, and every round trip.
 
-async with StatementRelay.to(database.url("mosaic_edge_inbound")) as relay:
+async with StatementRelay(database.url("mosaic_edge_inbound")) as relay:
     …                       # a service whose DATABASE_URL is relay.url
     with relay.noting() as asked:
         await peer.list("tasks")
@@ -11,9 +11,11 @@ import asyncio
 import re
 import struct
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Final
+
+from tests.support.relays import Relay, place_of, through
 
 _SSL_REQUEST: Final = 80_877_103
 _LENGTH: Final = struct.Struct("!I")
@@ -51,31 +53,21 @@ class Asked:
         return [found[1] for each in self.reads if (found := _READ.search(each.text))]
 
 
-@dataclass(slots=True)
-class StatementRelay:
-    """Stands where the service believes the server to be, and passes everything on."""
+class StatementRelay(Relay):
+    """Stands where the service believes the server to be, and passes everything on.
 
-    upstream: tuple[str, int]
-    url: str = ""
-    _asked: Asked | None = None
-    _relaying: set[asyncio.Task[None]] = field(default_factory=set)
-    _is_away: bool = False
+    Attributes:
+        url: of the database, by way of it.
+    """
 
-    @classmethod
-    @asynccontextmanager
-    async def to(cls, url: str) -> AsyncIterator[Self]:
-        """Args: url: of the database, postgresql://user:password@host:port/name."""
-        account, _, place = url.rpartition("@")
-        address, _, name = place.partition("/")
-        host, _, port = address.rpartition(":")
-        relay = cls((host, int(port)))
-        server = await asyncio.start_server(relay._begin, "127.0.0.1", 0)
-        relay.url = f"{account}@127.0.0.1:{server.sockets[0].getsockname()[1]}/{name}"
-        try:
-            yield relay
-        finally:
-            server.close()
-            await relay._hang_up()
+    def __init__(self, url: str) -> None:
+        super().__init__(*place_of(url), there=self._ask)
+        self._asked: Asked | None = None
+        self._behind = url
+
+    @property
+    def url(self) -> str:
+        return through(self, self._behind)
 
     @contextmanager
     def noting(self) -> Iterator[Asked]:
@@ -89,36 +81,12 @@ class StatementRelay:
     @asynccontextmanager
     async def away(self) -> AsyncIterator[None]:
         """An outage, for the service alone: every connection breaks, and none is let in while the block runs."""
-        self._is_away = True
+        self.is_away = True
         try:
-            await self._hang_up()
+            await self.hang_up()
             yield
         finally:
-            self._is_away = False
-
-    async def _hang_up(self) -> None:
-        for task in self._relaying:
-            task.cancel()
-        await asyncio.gather(*self._relaying, return_exceptions=True)
-
-    def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._is_away:
-            writer.transport.abort()
-            return
-        task = asyncio.create_task(self._relay(reader, writer))
-        self._relaying.add(task)
-        task.add_done_callback(self._relaying.discard)
-
-    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError):
-            answers, server = await asyncio.open_connection(*self.upstream)
-            answering = asyncio.create_task(_pass_on(answers, writer))
-            try:
-                await self._ask(reader, server)
-            finally:
-                answering.cancel()
-                for each in (server, writer):
-                    each.transport.abort()
+            self.is_away = False
 
     async def _ask(self, reader: asyncio.StreamReader, server: asyncio.StreamWriter) -> None:
         while True:  # PostgreSQL, "Message Formats": what comes first has no type
@@ -160,11 +128,3 @@ def _sizes(values: bytes) -> tuple[int, ...]:
         sizes.append(size)
         at += 4 + max(0, size)
     return tuple(sizes)
-
-
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await reader.read(65_536):
-            writer.write(data)
-            await writer.drain()
-    writer.transport.abort()
