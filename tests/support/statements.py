@@ -1,4 +1,4 @@
-"""What a service asks of PostgreSQL, written down on the way: every statement, the size of each value, and every round trip.
+"""What a service asks of PostgreSQL, written down on the way: every statement, and the size of each value.
 
 async with StatementRelay(database.url("mosaic_edge_inbound")) as relay:
     …                       # a service whose DATABASE_URL is relay.url
@@ -40,7 +40,6 @@ class Asked:
     """What went through while somebody noted it."""
 
     executed: list[Executed] = field(default_factory=list)
-    round_trips: int = 0
 
     @property
     def reads(self) -> list[Executed]:
@@ -113,8 +112,6 @@ class StatementRelay(Relay):
             asked.executed.append(Executed(prepared[name], _sizes(values)))
         elif kind == b"Q":
             asked.executed.append(Executed(body[:-1].decode(), ()))
-        if kind in b"SHQ":  # Sync, Flush, simple query: here the client waits
-            asked.round_trips += 1
 
 
 def _sizes(values: bytes) -> tuple[int, ...]:
