@@ -91,7 +91,7 @@ def _append_audit() -> Function:
 
 def _list(resource: Resource) -> Function:
     name = f"list_{resource.name}"
-    teams = f"{included(spaces=4, distinct=False)},\n"
+    teams = f"{included(spaces=4)},\n"
     return _reading(
         name,
         "uuid, bytea, integer, bigint, uuid, integer",
@@ -103,8 +103,9 @@ def _list(resource: Resource) -> Function:
         keyset=part("keyset"),
         first_native=_page(resource, native(first_page_of(resource.table)), beside=", remaining"),
         next_native=_page(resource, native(next_page_of(resource.table)), beside=", remaining"),
-        first_filtered=_page(resource, filtered(first_page_of(resource.table)), beside=", remaining", teams=teams),
-        next_filtered=_page(resource, filtered(next_page_of(resource.table)), beside=", remaining", teams=teams),
+        # A row is in one team or in none, so no two branches of a filter give the same.
+        first_filtered=_page(resource, filtered(first_page_of(resource.table)), beside=", remaining", teams=teams, distinct=""),
+        next_filtered=_page(resource, filtered(next_page_of(resource.table)), beside=", remaining", teams=teams, distinct=""),
     )
 
 
@@ -213,21 +214,27 @@ def _filter(resource: Resource, scope: str, of: str = "") -> str:
     return part("filter", resource=resource.name, scope=scope, of=of)
 
 
-def _page(resource: Resource, seen: str, *, beside: str = "", teams: str = "") -> str:
+def _page(resource: Resource, seen: str, *, beside: str = "", teams: str = "", distinct: str = "DISTINCT ") -> str:
     """The statement that returns a page.
 
     Args:
         seen: the branches.
         beside: what else stands in every row, with a comma before it.
         teams: the query of those that the branches name, with a comma behind it.
+        distinct: for branches that may give the same row.
     """
-    rows = columns.rows(
-        resource,
-        page="p.updated_at, p.id AS key",
-        page_order="p.updated_at DESC, p.id",
-        row_order="w.updated_at DESC, w.key",
+    page = part(
+        "page",
+        table=resource.table,
+        seen=indent(seen, " " * 8),
+        stored=columns.stored(resource),
+        values=columns.values(resource),
+        text_bytes=columns.text_bytes(resource.returned),
+        page_bytes=str(PAGE_BYTES),
+        beside=beside,
+        teams=teams,
+        distinct=distinct,
     )
-    page = part("page", seen=indent(seen, " " * 8), names=columns.names(resource), rows=rows, beside=beside, teams=teams)
     return indent(page, " " * 4)
 
 

@@ -5,8 +5,6 @@ from typing import Final
 
 from mosaic_common.resources import Column, ColumnType, Resource
 
-from mosaic_grants.adapters.schema.functions.templates import part
-
 TEXT_BYTES: Final = 1024 * 1024
 """What one text of an answer may amount to; a longer one is cut and ends with …"""
 _MOST_BYTES_OF_A_CHARACTER: Final = 4
@@ -30,29 +28,16 @@ def values(resource: Resource) -> str:
     return ", ".join(f"{value} AS {name}" for name, _, value in _returned(resource))
 
 
+def stored(resource: Resource) -> str:
+    """What `values` takes of the table's row t, as it is."""
+    names = ("id", "updated_at", "owner_id", "team_id", *(each.name for each in resource.returned))
+    return ", ".join(f"t.{name}" for name in names)
+
+
 def text_bytes(columns: Iterable[Column]) -> str:
     """The length of all their texts that can be of any length; ids and times are not."""
     return " + ".join(
         f"least(coalesce(octet_length(t.{each.name}), 0), {TEXT_BYTES})" for each in columns if each.type is ColumnType.TEXT
-    )
-
-
-def rows(resource: Resource, *, page: str, page_order: str, row_order: str, beside: str = "") -> str:
-    """FROM the rows of a page in their order, as many as their texts allow, each by the name w.
-
-    Args:
-        page: what they take over from the page p, its id as key.
-        beside: what more is computed from the table's row t, with a comma before it.
-    """
-    return part(
-        "rows",
-        table=resource.table,
-        columns=values(resource) + beside,
-        text_bytes=text_bytes(resource.returned),
-        page=page,
-        page_order=page_order,
-        row_order=row_order,
-        page_bytes=str(PAGE_BYTES),
     )
 
 

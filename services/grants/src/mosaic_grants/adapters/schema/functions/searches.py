@@ -49,12 +49,12 @@ def search_parts(resource: Resource) -> dict[str, str]:
         "prepared": _words() + ("\n" + _nearest(resource, embedding) if embedding else ""),
         "ranked": _ranked(resource),
         "answer": _answer(resource),
-        "rows": columns.rows(
-            resource,
-            page="p.updated_at, p.id AS key, p.rank",
-            page_order="p.rank DESC, p.updated_at DESC, p.id",
-            row_order="w.rank DESC, w.updated_at DESC, w.key",
-            beside=distance,
+        "rows": part(
+            "rows",
+            table=resource.table,
+            columns=columns.values(resource) + distance,
+            text_bytes=columns.text_bytes(resource.returned),
+            page_bytes=str(columns.PAGE_BYTES),
         ),
     }
 

@@ -89,13 +89,9 @@ def filtered(look: Look, of: str = "") -> str:
     )
 
 
-def included(of: str = "", *, spaces: int, distinct: bool = True) -> str:
-    """The teams that the filter names, for the WITH of every query that has `filtered` or `shown`.
-
-    Args:
-        distinct: a team that is named twice is one; not needed where a row that was found twice is one row anyway.
-    """
-    return indent(part("included", of=of, distinct="DISTINCT " if distinct else ""), " " * spaces)
+def included(of: str = "", *, spaces: int) -> str:
+    """The teams that the filter names, for the WITH of every query that has `filtered` or `shown`; a team named twice is one."""
+    return indent(part("included", of=of), " " * spaces)
 
 
 def shown(look: Look, of: str = "") -> str:
