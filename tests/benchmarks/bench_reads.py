@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.bench_reads [--rounds 5] [--seconds 3] [--small] [--build-only] [--output FILE] [--plot FILE]
 
-Real processes, mTLS, PostgreSQL with fsync. The server that is measured has a core of its own; PostgreSQL, Valkey, the grants
+Real processes, mTLS, PostgreSQL with fsync, asked by its Unix socket as where it shares the machine (one variant asks by TCP). The
+server that is measured has a core of its own; PostgreSQL, Valkey, the grants
 service and the client share the others, and gateways that are not asked stand still. Rounds alternate between all variants, so
 that whatever else the machine does falls on each of them; calls per second suffer from it all the same, processor time per call
 less so, and both are said. Databases are built once, beside the output, and kept.
@@ -44,6 +45,7 @@ from tests.benchmarks.reads.variants import (
     Variant,
     bare_variant,
     inbound_variants,
+    list_by_tcp,
     on_one_connection,
     outbound_variant,
 )
@@ -190,8 +192,11 @@ def _tell(number: int, what: str, done: Round) -> None:
 async def _bed(plan: Plan, kept: Path, folder: Path) -> AsyncIterator[Bed]:
     """Every gateway at once; those that are not asked stand still."""
     async with AsyncExitStack() as stack:
-        postgres = stack.enter_context(EmbeddedPostgres(kept / POSTGRES, durable=True))
-        databases = build_all(postgres, plan, kept)
+        # A folder with a short name, since the kernel takes no long one.
+        sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        postgres = stack.enter_context(EmbeddedPostgres(kept / POSTGRES, durable=True, socket_folder=sockets))
+        by_tcp = build_all(postgres, plan, kept)
+        databases = {each: Database(each.name, postgres.socket_url_of(each.name)) for each in by_tcp}
 
         # From here on: what is built uses every core, what is measured does not.
         cores = Cores.divided()
@@ -205,8 +210,7 @@ async def _bed(plan: Plan, kept: Path, folder: Path) -> AsyncIterator[Bed]:
         callers = make_callers(authority)
 
         def gateway(name: str, database: Database) -> Gateway:
-            own = folder / database.name
-            own.mkdir()
+            own = Path(tempfile.mkdtemp(prefix=f"{database.name}-", dir=folder))
             return Gateway(name, own, database, valkey)
 
         async def site(name: str, database: Database, own_callers: Sequence[Caller]) -> Site:
@@ -221,14 +225,16 @@ async def _bed(plan: Plan, kept: Path, folder: Path) -> AsyncIterator[Bed]:
         address = f"127.0.0.1:{choose_free_ports(1)[0]}"
         bare = bare_variant(variants[LIST], address, stack.enter_context(bare_server(base, answer, address, cores)))
         one = on_one_connection(variants[LIST])
+        distant = await site("work", by_tcp[plan.base], callers)
+        tcp = await list_by_tcp(distant, EDGE_INBOUND, {**shared, **distant.pids})
         asked = [await site(dataset.label, databases[dataset], ()) for dataset in plan.peers]
         at_home = gateway("home", databases[plan.home])
         home: Home = await stack.enter_async_context(querying_home(at_home, authority, asked, cores))
         theirs = {f"{each.gateway.name} {name}": pid for each in asked for name, pid in each.pids.items()}
         out = outbound_variant(home, EDGE_OUTBOUND, {**shared, **home.pids, **theirs})
-        gateways = [pid for each in (*sites.values(), *asked) for pid in each.pids.values()]
+        gateways = [pid for each in (*sites.values(), distant, *asked) for pid in each.pids.values()]
         standstill = stack.enter_context(Standstill([*gateways, *home.pids.values()]))
-        yield Bed({bare.name: bare, **variants, one.name: one, out.name: out}, sized, standstill, cores)
+        yield Bed({each.name: each for each in (bare, *variants.values(), one, tcp, out)}, sized, standstill, cores)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from tests.benchmarks.processor_time import CLIENT, OTHERS
 from tests.benchmarks.reads.dataset import Dataset
 from tests.benchmarks.reads.load import LOAD, LoadMissing, Round, find_binary
 from tests.benchmarks.reads.report import bounded_by, growth, ratios, shortfalls
-from tests.benchmarks.reads.variants import ALL, BARE, LIST, ONE_CONNECTION
+from tests.benchmarks.reads.variants import ALL, BARE, LIST, LIST_BY_TCP, ONE_CONNECTION
 
 pytestmark = pytest.mark.alone
 
@@ -44,7 +44,7 @@ def test_the_benchmark_writes_a_whole_document(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     found = json.loads(output.read_text())
-    assert {BARE, LIST, ONE_CONNECTION, ALL} <= found["variants"].keys()
+    assert {BARE, LIST, ONE_CONNECTION, LIST_BY_TCP, ALL} <= found["variants"].keys()
     for name, by_load in found["variants"].items():
         assert [int(each) for each in by_load] == list(IN_FLIGHT), name
         for point in by_load.values():

@@ -125,6 +125,33 @@ async def test_what_cannot_be_encoded_is_a_defect_and_no_outage(pool: Pool) -> N
     await whole(pool)
 
 
+async def test_a_statement_whose_columns_changed_is_prepared_anew(pool: Pool, database: Database) -> None:
+    """A migration replaces a table's column under a connection that knows the statement: the next call reads what is there now."""
+    with database.connect_superuser() as superuser:
+        superuser.execute("CREATE TABLE public.changing AS SELECT 1 AS value")
+        superuser.execute("GRANT SELECT ON public.changing TO mosaic_edge_inbound")
+        for _ in range(2 * CONNECTIONS):
+            assert [tuple(row) for row in await pool.fetch("SELECT * FROM public.changing")] == [(1,)]
+        superuser.execute("ALTER TABLE public.changing ALTER value TYPE text, ADD more text DEFAULT 'more'")
+        before = backends(database)
+        for _ in range(2 * CONNECTIONS):
+            assert [tuple(row) for row in await pool.fetch("SELECT * FROM public.changing")] == [("1", "more")]
+        assert backends(database) == before
+
+
+async def test_no_statement_outlives_its_connection(pool: Pool, database: Database) -> None:
+    """Connections end and others come, for as long as a process runs: what was prepared on them is forgotten."""
+    for _ in range(3):
+        await whole(pool)
+        assert len(pool._prepared) <= CONNECTIONS
+        with database.connect_superuser() as superuser:
+            for pid in backends(database):
+                superuser.execute("SELECT pg_terminate_backend(%s)", (pid,))
+        await asyncio.sleep(0.1)
+    await whole(pool)
+    assert len(pool._prepared) <= CONNECTIONS
+
+
 async def test_a_commit_is_on_disk_when_it_is_answered(pool: Pool, database: Database) -> None:
     """Whatever a role, which may change its own defaults, or the database says about it."""
     try:
@@ -143,7 +170,10 @@ class Ending:
     def __init__(self) -> None:
         self.answers = 0
 
-    async def fetch(self, *_: object) -> list[int]:
+    async def prepare(self, _statement: str) -> "Ending":
+        return self
+
+    async def fetch(self) -> list[int]:
         self.answers += 1
         await asyncio.sleep(0)
         return [self.answers]

@@ -277,6 +277,19 @@ def test_describes_every_variable() -> None:
             "DATABASE_URL must say sslmode=verify-full in production: otherwise anyone on the way can answer for the database.",
             id="database encrypted but not verified",
         ),
+        *(
+            pytest.param(
+                {"DATABASE_URL": f"postgresql://mosaic_grants:{CANARY}@{where}"},
+                "DATABASE_URL must say sslmode=verify-full in production: otherwise anyone on the way can answer for the database.",
+                id=f"a socket and not only a socket: {where}",
+            )
+            for where in (
+                "%2Frun,db.internal/mosaic",
+                "%2Frun%2Cdb.internal/mosaic",
+                "%2Frun/mosaic?host=db.internal",
+                "%2Frun/mosaic?hostaddr=192.0.2.1",
+            )
+        ),
         pytest.param(
             {"DATABASE_URL": DATABASE + "&sslmode=disable"},
             "DATABASE_URL must say sslmode=verify-full in production: otherwise anyone on the way can answer for the database.",
@@ -351,6 +364,12 @@ def test_refuses_a_development_gateway_that_others_can_reach(variable: str, list
 def test_accepts_every_loopback_address_in_development(listen: str) -> None:
     """IPv4, IPv6 and the name that means them."""
     assert load(Config, development(MOSAIC_INTERNAL_LISTEN=listen)).mosaic_internal_listen.is_loopback
+
+
+def test_a_unix_socket_needs_no_tls() -> None:
+    """Nobody is on the way to it; PostgreSQL has no TLS there."""
+    url = f"postgresql://mosaic_grants:{CANARY}@%2Fvar%2Frun%2Fpostgresql:5432/mosaic"
+    assert load(Config, environment(DATABASE_URL=url)).database_url.get_secret_value() == url
 
 
 def test_holds_a_model_without_environment_to_production() -> None:

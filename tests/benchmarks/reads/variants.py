@@ -19,6 +19,7 @@ EMBEDDINGS: Final = 20
 BARE: Final = "bare"
 LIST: Final = "list"
 ONE_CONNECTION: Final = "list, one connection"
+LIST_BY_TCP: Final = "list, PostgreSQL by TCP"
 GET: Final = "get"
 SEARCH: Final = "search"
 NEAREST: Final = "search by embedding"
@@ -73,6 +74,11 @@ async def inbound_variants(site: Site, server: str, processes: Mapping[str, int]
 
 def on_one_connection(variant: Variant) -> Variant:
     return replace(variant, name=ONE_CONNECTION, connections=variant.connections[:1])
+
+
+async def list_by_tcp(site: Site, server: str, processes: Mapping[str, int]) -> Variant:
+    """The list of a gateway that asks its database by TCP."""
+    return replace((await inbound_variants(site, server, processes))[LIST], name=LIST_BY_TCP)
 
 
 def bare_variant(like: Variant, address: str, pid: int) -> Variant:

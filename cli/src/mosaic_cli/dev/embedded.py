@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
+from urllib.parse import quote
 
 from mosaic_cli.contexts import write_private
 from mosaic_cli.dev.ports import LOOPBACK, choose_free_ports, listens
@@ -44,6 +45,8 @@ class EmbeddedPostgres:
         lifeline: an own one when None.
         log: in the folder when None.
         durable: False gives up fsync: only an operating system that crashes can tell the difference.
+        socket_folder: where it listens on a Unix socket as well. The kernel takes a path of 107 bytes at most, the socket's name
+            included.
     """
 
     def __init__(
@@ -54,8 +57,10 @@ class EmbeddedPostgres:
         lifeline: Lifeline | None = None,
         log: Path | None = None,
         durable: bool = True,
+        socket_folder: Path | None = None,
     ) -> None:
         self._folder = folder.absolute()
+        self._socket_folder = socket_folder
         self._data = self._folder / "data"
         self._password_file = self._folder / "superuser.password"
         self._log = log or self._folder / "postgres.log"
@@ -76,7 +81,15 @@ class EmbeddedPostgres:
 
     def superuser_url_of(self, database: str) -> str:
         """The same on another database, there or not yet there; names are taken as they are, so only URL-safe ones."""
-        return f"postgresql://postgres:{self._password_file.read_text()}@{LOOPBACK}:{self.port}/{database}"
+        return self._superuser_url(LOOPBACK, database)
+
+    def socket_url_of(self, database: str) -> str:
+        """The same by its Unix socket, whose folder stands percent-encoded in the host's place."""
+        assert self._socket_folder is not None, "it has no Unix socket"
+        return self._superuser_url(quote(str(self._socket_folder), safe=""), database)
+
+    def _superuser_url(self, host: str, database: str) -> str:
+        return f"postgresql://postgres:{self._password_file.read_text()}@{host}:{self.port}/{database}"
 
     def start(self) -> None:
         """Return once this very process answers on the port.
@@ -137,7 +150,7 @@ class EmbeddedPostgres:
         settings = {
             "listen_addresses": LOOPBACK,
             "port": str(self.port),
-            "unix_socket_directories": "",
+            "unix_socket_directories": str(self._socket_folder or ""),
             "dynamic_shared_memory_type": "mmap",
             "max_connections": "200",
             "fsync": "on" if self._durable else "off",

@@ -151,7 +151,7 @@ class QueryHasher:
             embedding: float32 little-endian, for a vector search.
         """
         parts = [verb.value.encode(), text.encode(), embedding, *(name.encode() for name in resources)]
-        return hmac.digest(self._key, _length_prefixed(parts), sha256)
+        return hmac.digest(self._key, b"".join(map(_prefixed, parts)), sha256)
 
 
 def _derive(key: bytes, *, info: bytes, length: int, salt: bytes | None = None) -> bytes:
@@ -159,20 +159,26 @@ def _derive(key: bytes, *, info: bytes, length: int, salt: bytes | None = None) 
 
 
 def _associated_data(header: bytes, binding: PageBinding) -> bytes:
-    return _length_prefixed(
-        [
-            header,
-            binding.grant_id.bytes,
-            binding.fingerprint,
-            binding.verb.value.encode(),
-            binding.query_hash,
-            binding.order.encode(),
-        ]
+    return b"".join(
+        (
+            _prefixed(header),
+            _prefixed(binding.grant_id.bytes),
+            _prefixed(binding.fingerprint),
+            _prefixed_word(binding.verb.value),
+            _prefixed(binding.query_hash),
+            _prefixed_word(binding.order),
+        )
     )
 
 
-def _length_prefixed(parts: Sequence[bytes]) -> bytes:
-    return b"".join([len(part).to_bytes(4, "big") + part for part in parts])
+def _prefixed(part: bytes) -> bytes:
+    return len(part).to_bytes(4, "big") + part
+
+
+@lru_cache(maxsize=64)
+def _prefixed_word(word: str) -> bytes:
+    """Of our own code: a verb, an order."""
+    return _prefixed(word.encode())
 
 
 def _parse_base64(unverified_token: str) -> bytes:

@@ -1,5 +1,6 @@
 """What production must not have, and what development must not show: it fails closed."""
 
+import re
 from collections.abc import Iterator
 from typing import Final, NoReturn
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
@@ -14,6 +15,8 @@ DEVELOPMENT_ONLY: Final = frozenset({"MOSAIC_EMBEDDED_CA_DIR"})
 
 _EXAMPLE_MARKS: Final = ("example", "changeme", "change-me", "change_me", "replaceme", "replace-me", "placeholder", "your-own")
 _EXAMPLE_PASSWORDS: Final = frozenset({"admin", "default", "mosaic", "password", "postgres", "root", "secret", "test", "valkey"})
+# A folder, percent-encoded, and no list of hosts, which is one wherever its comma was encoded as well.
+_SOCKET_FOLDER: Final = re.compile(r"%2F(?:(?!,|%2C).)*", re.IGNORECASE)
 _MAKE_ONE: Final = "make one with `openssl rand -base64 32`"
 
 
@@ -57,7 +60,9 @@ def _require_secret(variable: str, secret: str) -> None:
 
 def _require_verified_database(variable: str, url: SplitResult) -> None:
     query = parse_qs(url.query)
-    if query.get("sslmode") != ["verify-full"]:
+    # Nobody is on the way to a Unix socket: its folder stands in the host's place, unless the query names another host.
+    is_socket = _SOCKET_FOLDER.fullmatch(url.hostname or "") is not None and not query.keys() & {"host", "hostaddr"}
+    if not is_socket and query.get("sslmode") != ["verify-full"]:
         _refuse(f"{variable} must say sslmode=verify-full in production: otherwise anyone on the way can answer for the database")
     _require_own_passwords(variable, url.password, *query.get("password", ()))
 

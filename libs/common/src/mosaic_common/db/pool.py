@@ -58,6 +58,7 @@ class Pool:
         }
         self._pool: Any = None
         self._unused: Final[list[Any]] = []
+        self._prepared: Final[dict[tuple[Any, str], Any]] = {}
         self._not_acquired = connections
         self._waiting: Final[deque[asyncio.Future[Any]]] = deque()
         self._deadlines: Final = Deadlines()
@@ -121,7 +122,12 @@ class Pool:
         try:
             connection = self._take() or await self._acquire()
             try:
-                rows = await connection.fetch(statement, *arguments)
+                # Prepared here: asyncpg's own search for a statement that it knows costs a busy process as much as sending it.
+                prepared = self._prepared.get((connection, statement)) or await self._prepare(connection, statement)
+                try:
+                    rows = await prepared.fetch(*arguments)
+                except asyncpg.InvalidCachedStatementError:  # a migration changed what it returns; nothing ran
+                    rows = await (await self._prepare(connection, statement)).fetch(*arguments)
             except asyncpg.PostgresError:
                 self._keep(connection)
                 raise
@@ -136,6 +142,10 @@ class Pool:
             return rows
         except _NO_ANSWER as error:
             _raise_no_answer(error)
+
+    async def _prepare(self, connection: Any, statement: str) -> Any:
+        prepared = self._prepared[connection, statement] = await connection.prepare(statement)
+        return prepared
 
     async def _acquire(self) -> Any:
         while True:
@@ -186,6 +196,8 @@ class Pool:
 
     def _give_back(self, connection: Any) -> None:
         """Let asyncpg's pool see to it: it waits for what is being cancelled, and ends what cannot be used again."""
+        for known in [each for each in self._prepared if each[0] is connection]:
+            del self._prepared[known]
         returning = asyncio.create_task(self._pool.release(connection), context=Context())
         self._returning.add(returning)
         returning.add_done_callback(self._returned)

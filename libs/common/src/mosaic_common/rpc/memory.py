@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 TRIM_SECONDS: Final = 5.0
+YOUNG_OBJECTS: Final = 2_000
 _PR_SET_DUMPABLE: Final = 4
 
 
@@ -29,20 +30,22 @@ def forbid_core_dumps() -> None:
 def settle() -> None:
     """Tell the garbage collector that what was imported and built stays: its full rounds then walk through no module.
 
-    Its thresholds stay as they are. With less frequent rounds, which gain nothing that can be measured, what refused calls leave in
-    cycles keeps a process 70 MiB larger after a flood, for as long as nobody calls.
+    It looks for cycles a third as often as by default, which is a fortieth of a list; what refused calls leave in cycles after a
+    flood goes when memory is given back.
     """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS)
 
 
 async def give_memory_back() -> None:
-    """Let memory that a flood took go back to the system: ask the allocator every few seconds, for ever.
+    """Let memory that a flood took go back to the system: free it and ask the allocator every few seconds, for ever.
 
-    Where it cannot be asked (not glibc), do nothing for ever.
+    Where the allocator cannot be asked (not glibc), only free it.
     """
     trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
     while True:
         await asyncio.sleep(TRIM_SECONDS)
+        gc.collect()
         if trim is not None:
             await asyncio.to_thread(trim, 0)

@@ -204,7 +204,8 @@ def _alembic(connection: Connection | None) -> Config:
 
 @contextmanager
 def _owner(url: str) -> Iterator[Connection]:
-    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"), poolclass=NullPool)
+    # The driver reads the URL itself: it knows what may stand in one, the folder of a Unix socket included.
+    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=NullPool)
     with engine.begin() as connection:
         yield connection
 
