@@ -7,7 +7,7 @@ import asyncio
 import math
 import re
 import time
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -140,9 +140,9 @@ class Wrapper:
     def __init__(self, authenticate: Authenticate, recorder: Recorder | None) -> None:
         self._authenticate = authenticate
         self._recorder = recorder
-        self._silent: Counter[str] = Counter()
+        self._silent: defaultdict[str, int] = defaultdict(int)
         self._active = 0
-        self._active_by_peer: Counter[bytes] = Counter()
+        self._active_by_peer: defaultdict[bytes, int] = defaultdict(int)
         self._recording: set[asyncio.Task[MosaicError]] = set()
         self._deadlines = Deadlines()
         self._log = logger("rpc")

@@ -46,6 +46,7 @@ async def give_memory_back() -> None:
     trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
     while True:
         await asyncio.sleep(TRIM_SECONDS)
-        gc.collect()
+        if gc.get_freeze_count():  # a process that settled, in which a full round is short; not one that also runs tests
+            gc.collect()
         if trim is not None:
             await asyncio.to_thread(trim, 0)
