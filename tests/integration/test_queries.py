@@ -32,6 +32,7 @@ from tests.support.audit_records import assert_recorded
 from tests.support.clock import FakeClock
 from tests.support.connections import connect, connect_to_stranger
 from tests.support.gateway import VALKEY_PASSWORDS, Gateway, Pair
+from tests.support.log_lines import lines_written
 from tests.support.lying_peer import LyingPeer, Page
 from tests.support.peers import Refusal, refusal
 from tests.support.postgres import Database
@@ -785,6 +786,7 @@ async def test_nothing_of_a_peers_rows_stays_here(
                 assert statuses(pages[0])[LIAR] == (DENIED, "")
             await asking(user, "federated:work", "tasks")
             await asking(user, "federated:liar", "tasks")
+            await lines_written()
 
     assert any(canary in text for text in texts_in(work.database)), "the scan would find it"
     assert [entry for entry in logs if entry["event"] == "call" and entry["method"].endswith("/Query")], "the scan has logs"

@@ -34,6 +34,7 @@ from mosaic_common.rpc.methods import ANYONE, PEERS, Listener, Method, MethodTab
 from mosaic_common.rpc.server import GrpcListener, ServerTls
 
 from tests.support.floods import Attacker, Flood, Kind, Target
+from tests.support.log_lines import lines_written
 from tests.support.peers import refusal
 
 GATEWAY: Final = "work"
@@ -172,7 +173,7 @@ async def canonical(lines: list[Line], count: int = 1) -> list[Line]:
     async with asyncio.timeout(5):
         while sum(line["event"] == "call" for line in lines) < count:
             await asyncio.sleep(0.01)
-    await asyncio.sleep(0.02)
+    await lines_written()
     found = [line for line in lines if line["event"] == "call"]
     assert len(found) == count
     return found

@@ -23,6 +23,7 @@ from structlog.testing import capture_logs
 
 from tests.support.authorities import new_key
 from tests.support.gateway import Gateway
+from tests.support.log_lines import lines_written
 from tests.support.offers import Offer
 from tests.support.peers import Redemption, Refusal, refusal
 from tests.support.postgres import Database
@@ -311,6 +312,7 @@ async def test_the_token_is_found_nowhere(
         forged = Redemption.of(offer.url).request
         forged.proof = bytes(64)
         assert (await refusal(tapped.enrollment.Enroll(forged))).reason == "ENROLLMENT_TOKEN_UNKNOWN"
+        await lines_written()
     logged = repr(events).encode() + caplog.text.encode() + "".join(capfd.readouterr()).encode()
     received = b"\n".join(b for _, b in wiretap.received)
     database = dump(tapped.database)
