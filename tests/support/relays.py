@@ -105,7 +105,9 @@ class Relay:
                 writer.transport.abort()
             for each in carrying:
                 each.cancel()
-            await asyncio.gather(*carrying, return_exceptions=True)
+            for failed in await asyncio.gather(*carrying, return_exceptions=True):
+                if isinstance(failed, Exception) and not isinstance(failed, OSError | asyncio.IncompleteReadError):
+                    raise failed  # a defect of the test's own
 
 
 class ForgetfulRelay(Relay):

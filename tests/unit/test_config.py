@@ -177,6 +177,16 @@ def test_lets_the_environment_win_over_the_configuration_file(config_json: Path)
             id="a password with a slash: its end would pass for a path",
         ),
         pytest.param(
+            environment(DATABASE_URL=f"postgresql://u:{CANARY}@db,x@%2Frun/m"),
+            "DATABASE_URL cannot be used: it needs a postgresql:// URL.",
+            id="a password with an @: drivers would look its end up as a host",
+        ),
+        pytest.param(
+            environment(DATABASE_URL=f"postgresql://u:{CANARY}@%2Frun/m?application_name=a#&host=db"),
+            "DATABASE_URL cannot be used: it needs a postgresql:// URL.",
+            id="a fragment: to one driver it is a part of the query",
+        ),
+        pytest.param(
             environment(REDIS_URL=DATABASE), "REDIS_URL cannot be used: it needs a rediss:// URL.", id="URL of something else"
         ),
         pytest.param(
@@ -288,6 +298,7 @@ def test_describes_every_variable() -> None:
                 "%2Frun%2Cdb.internal/mosaic",
                 "%2Frun/mosaic?host=db.internal",
                 "%2Frun/mosaic?hostaddr=192.0.2.1",
+                "%2Frun/mosaic?service=elsewhere",
             )
         ),
         pytest.param(

@@ -75,14 +75,14 @@ class _Line:
     def __call__(self, logger: object, method: str, event: MutableMapping[str, Any]) -> bytes:
         if "exc_info" in event:
             event = structlog.processors.format_exc_info(logger, method, event)
-        timestamp = event.pop("timestamp", None) or datetime.now(UTC)
+        ended = event.pop("timestamp", None)
         line = {
             name: value if value is None or type(value) is int or name in _OUR_WORDS else redact(value, name)
             for name, value in event.items()
         }
         line |= self._who
         line["level"] = _LEVELS.get(method, method)
-        line["timestamp"] = timestamp
+        line["timestamp"] = ended if isinstance(ended, datetime) else datetime.now(UTC)
         return orjson.dumps(line, default=str, option=orjson.OPT_UTC_Z)
 
 

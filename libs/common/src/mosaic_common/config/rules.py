@@ -61,7 +61,7 @@ def _require_secret(variable: str, secret: str) -> None:
 def _require_verified_database(variable: str, url: SplitResult) -> None:
     query = parse_qs(url.query)
     # Nobody is on the way to a Unix socket: its folder stands in the host's place, unless the query names another host.
-    is_socket = _SOCKET_FOLDER.fullmatch(url.hostname or "") is not None and not query.keys() & {"host", "hostaddr"}
+    is_socket = _SOCKET_FOLDER.fullmatch(url.hostname or "") is not None and not query.keys() & {"host", "hostaddr", "service"}
     if not is_socket and query.get("sslmode") != ["verify-full"]:
         _refuse(f"{variable} must say sslmode=verify-full in production: otherwise anyone on the way can answer for the database")
     _require_own_passwords(variable, url.password, *query.get("password", ()))

@@ -76,9 +76,12 @@ def _check_url(prefixes: tuple[str, ...]) -> AfterValidator:
         # Whatever else stands where the port belongs, the driver would repeat it in its traceback.
         if not value.get_secret_value().startswith(prefixes) or not url.hostname or url.port == 0:
             raise ValueError("not such a URL")
-        if "@" in url.path + url.query + url.fragment:
+        # More than one @: what the drivers take for hosts begins behind the first, and what is checked here behind the last.
+        if "@" in url.path + url.query + url.fragment or url.netloc.count("@") > 1:
             # An unescaped / ? or # ends the host part, and the rest of the password would pass for a path and be logged.
             raise ValueError("a password that is not percent-encoded")
+        if "#" in value.get_secret_value():
+            raise ValueError("a fragment, which not every driver leaves aside")
         return value
 
     return AfterValidator(check)

@@ -30,8 +30,8 @@ def forbid_core_dumps() -> None:
 def settle() -> None:
     """Tell the garbage collector that what was imported and built stays: its full rounds then walk through no module.
 
-    It looks for cycles a third as often as by default, which is a fortieth of a list; what refused calls leave in cycles after a
-    flood goes when memory is given back.
+    It looks for cycles a third as often as by default, which makes a list a fortieth cheaper. What refused calls leave in cycles
+    after a flood goes when memory is given back.
     """
     gc.collect()
     gc.freeze()
@@ -46,7 +46,8 @@ async def give_memory_back() -> None:
     trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
     while True:
         await asyncio.sleep(TRIM_SECONDS)
-        if gc.get_freeze_count():  # a process that settled, in which a full round is short; not one that also runs tests
+        # Only in a process that settled, where a full round takes a few milliseconds at most; not in one that also runs tests.
+        if gc.get_threshold()[0] == YOUNG_OBJECTS:
             gc.collect()
         if trim is not None:
             await asyncio.to_thread(trim, 0)

@@ -181,7 +181,7 @@ class GrpcListener:
         """Accept nothing new, let running calls finish."""
         if self._server is not None:
             await self._server.stop(grace_seconds)
-        self._wrapper.write_lines()
+        self._wrapper.stop()
 
     def _fetcher(self) -> Callable[[], grpc.ServerCertificateConfiguration | None]:
         stamp = self._tls.stamp()

@@ -229,7 +229,7 @@ def _page(resource: Resource, seen: str, *, beside: str = "", teams: str = "", d
         seen=indent(seen, " " * 8),
         stored=columns.stored(resource),
         values=columns.values(resource),
-        stored_bytes=columns.stored_bytes(resource),
+        text_bytes=columns.text_bytes(resource.returned),
         page_bytes=str(PAGE_BYTES),
         beside=beside,
         teams=teams,

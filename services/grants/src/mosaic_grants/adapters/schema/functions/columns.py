@@ -34,13 +34,6 @@ def stored(resource: Resource) -> str:
     return ", ".join(f"t.{name}" for name in names)
 
 
-def stored_bytes(resource: Resource) -> str:
-    """The length of all returned texts as they are stored; cut ones may be shorter."""
-    return " + ".join(
-        f"coalesce(octet_length(t.{each.name})::bigint, 0)" for each in resource.returned if each.type is ColumnType.TEXT
-    )
-
-
 def text_bytes(columns: Iterable[Column]) -> str:
     """The length of all their texts that can be of any length; ids and times are not."""
     return " + ".join(
