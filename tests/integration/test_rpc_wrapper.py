@@ -611,6 +611,32 @@ async def test_who_gives_up_while_his_refusal_is_recorded_leaves_a_line(bench: B
     assert (line["code"], line["reason"]) == ("CANCELLED", "ENROLLMENT_TOKEN_UNKNOWN")
 
 
+async def test_a_call_that_ends_after_its_listener_has_its_line(bench: Bench, lines: list[Line]) -> None:
+    """At once: the process may end before the next lines would be written together."""
+    started, ended = asyncio.Event(), asyncio.Event()
+
+    async def work(_call: Call) -> None:
+        started.set()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await asyncio.sleep(0.05)  # as long as it takes to give a connection back
+            ended.set()
+
+    bench.enroll.act = work
+    async with bench.channel() as channel:
+        call = unary(channel)
+        await started.wait()
+        await bench.public.stop(0)
+        assert not ended.is_set()
+        async with asyncio.timeout(2):
+            await ended.wait()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert [line["code"] for line in lines if line["event"] == "call"] == ["CANCELLED"]
+        call.cancel()
+
+
 # ── the listener ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
