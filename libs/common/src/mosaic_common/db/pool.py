@@ -122,7 +122,7 @@ class Pool:
         try:
             connection = self._take() or await self._acquire()
             try:
-                # Prepared here: asyncpg's own search for a statement that it knows is a fiftieth of what a list costs (decision 23).
+                # Prepared here: asyncpg's own search for a statement that it knows is a fiftieth of a list (decision 23).
                 prepared = self._prepared.get((connection, statement)) or await self._prepare(connection, statement)
                 try:
                     rows = await prepared.fetch(*arguments)
