@@ -41,7 +41,7 @@ GRANT EXECUTE ON FUNCTION federation.search_notes(uuid, bytea, text, integer) TO
 GRANT EXECUTE ON FUNCTION federation.search_memory(uuid, bytea, text, real[], integer) TO mosaic_edge_inbound;
 GRANT EXECUTE ON FUNCTION federation.search_credentials(uuid, bytea, text, integer) TO mosaic_edge_inbound;
 GRANT EXECUTE ON FUNCTION federation.search_api_keys(uuid, bytea, text, integer) TO mosaic_edge_inbound;
-GRANT EXECUTE ON FUNCTION federation.append_audit(bytea, bigint, bytea, json) TO mosaic_edge_inbound;
+GRANT EXECUTE ON FUNCTION federation.append_audit(bytea, bigint, bytea, federation.audit_entry[]) TO mosaic_edge_inbound;
 
 -- mosaic_edge_outbound: what a local user's query needs, and no table.
 GRANT USAGE ON SCHEMA federation TO mosaic_edge_outbound;
@@ -61,7 +61,7 @@ GRANT EXECUTE ON FUNCTION federation.local_search_notes(uuid, text, integer) TO 
 GRANT EXECUTE ON FUNCTION federation.local_search_memory(uuid, text, real[], integer) TO mosaic_edge_outbound;
 GRANT EXECUTE ON FUNCTION federation.local_search_credentials(uuid, text, integer) TO mosaic_edge_outbound;
 GRANT EXECUTE ON FUNCTION federation.local_search_api_keys(uuid, text, integer) TO mosaic_edge_outbound;
-GRANT EXECUTE ON FUNCTION federation.append_audit(bytea, bigint, bytea, json) TO mosaic_edge_outbound;
+GRANT EXECUTE ON FUNCTION federation.append_audit(bytea, bigint, bytea, federation.audit_entry[]) TO mosaic_edge_outbound;
 
 -- mosaic_grants: the ledger. Who a grant is for, and what it shows, is written once; what was active is kept, by triggers.
 GRANT USAGE ON SCHEMA federation TO mosaic_grants;
@@ -77,7 +77,7 @@ GRANT EXECUTE ON FUNCTION federation.locate_notes(uuid, jsonb, uuid) TO mosaic_g
 GRANT EXECUTE ON FUNCTION federation.locate_memory(uuid, jsonb, uuid) TO mosaic_grants;
 GRANT EXECUTE ON FUNCTION federation.locate_credentials(uuid, jsonb, uuid) TO mosaic_grants;
 GRANT EXECUTE ON FUNCTION federation.locate_api_keys(uuid, jsonb, uuid) TO mosaic_grants;
-GRANT EXECUTE ON FUNCTION federation.append_audit(bytea, bigint, bytea, json) TO mosaic_grants;
+GRANT EXECUTE ON FUNCTION federation.append_audit(bytea, bigint, bytea, federation.audit_entry[]) TO mosaic_grants;
 GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE federation.federation_peers TO mosaic_grants;
 GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE federation.federation_peer_keys TO mosaic_grants;
 GRANT SELECT, INSERT, DELETE ON TABLE federation.federation_grants TO mosaic_grants;

@@ -12,8 +12,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from mosaic_common.audit import AuditRow, Chain, Event, Outcome, SealedRow
-from mosaic_common.db.audit_rows import rows_json
+from mosaic_common.audit import AuditRow, Chain, Event, Outcome, SealedRow, row_hash
 from mosaic_common.db.sqlstates import AUDIT_CHAIN_NOT_OPEN, AUDIT_HASH_WRONG, AUDIT_NOT_CONTINUOUS, AUDIT_ROW_NOT_PERMITTED
 from mosaic_common.decision import Verb
 from mosaic_common.errors import Layer, Reason
@@ -23,9 +22,8 @@ from mosaic_federation_edge.adapters.database import Database as EdgeDatabase
 from mosaic_grants.adapters.migrations.versions import r0007_audit_words
 from mosaic_grants.adapters.schema.functions import AUDIT_COLUMNS
 
+from tests.support.audit_rows import APPEND, rows_json
 from tests.support.postgres import Database, PostgresServer
-
-APPEND: Final = "SELECT federation.append_audit(%s, %s, %s, %s)"
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +58,13 @@ def open_chain(database: Database, writer: str) -> Chain:
     return opened
 
 
-def seal(chain: Chain, amount: int, *, time_us: int | None = None, event: Event = Event.READ) -> list[SealedRow]:
+def seal(chain: Chain, amount: int, *, time_us: int | None = None, step_us: int = 1, event: Event = Event.READ) -> list[SealedRow]:
     sealed = []
     begun_us = time.time_ns() // 1000 if time_us is None else time_us
     for number in range(amount):
         row = AuditRow(
             request_id=uuid4(),
-            time_us=begun_us + number,
+            time_us=begun_us + number * step_us,
             event=event,
             actor="home",
             source_address="127.0.0.1:5000",
@@ -127,8 +125,6 @@ def test_what_was_committed_may_be_sent_again(owner: psycopg.Connection, inbound
     "rows",
     [
         pytest.param(lambda batch: batch[1:], id="a gap"),
-        pytest.param(lambda batch: [batch[0], batch[2]], id="a gap within"),
-        pytest.param(lambda batch: [batch[0], batch[0]], id="one row twice"),
         pytest.param(lambda _: [], id="nothing"),
     ],
 )
@@ -142,6 +138,25 @@ def test_refuses_rows_that_do_not_continue_the_head(
     with pytest.raises(psycopg.Error) as refused:
         inbound.execute(APPEND, (chain.chain_id, first.seq, first.prev_hash, rows_json(chosen)))
     assert refused.value.sqlstate == AUDIT_NOT_CONTINUOUS
+    assert stored(owner, chain) == []
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param(lambda batch: [batch[0], batch[2]], id="a gap"),
+        pytest.param(lambda batch: [batch[0], batch[0]], id="one row twice"),
+        pytest.param(lambda batch: [batch[0], batch[2], batch[1]], id="another order"),
+    ],
+)
+def test_refuses_rows_whose_hashes_are_not_of_their_place(
+    owner: psycopg.Connection, inbound: psycopg.Connection, chain: Chain, rows: Callable[[list[SealedRow]], list[SealedRow]]
+) -> None:
+    """Chain, number and previous hash are the database's own, and a row's hash covers them."""
+    batch = seal(chain, 3, step_us=0)
+    with pytest.raises(psycopg.Error) as refused:
+        append(inbound, rows(batch))
+    assert refused.value.sqlstate == AUDIT_HASH_WRONG
     assert stored(owner, chain) == []
 
 
@@ -182,16 +197,16 @@ def test_nobody_writes_into_anothers_chain(module_database: Database, inbound: p
         pytest.param("actor", "a\x1b[2Jb", id="a terminal escape"),
         pytest.param("resource", "Grüße", id="not ASCII"),
         pytest.param("outcome", "maybe", id="no outcome"),
-        pytest.param("hash", "\\x00", id="no hash"),
+        pytest.param("query_hash", b"\0", id="no hash of a query"),
     ],
 )
-def test_a_row_holds_short_printable_words_only(inbound: psycopg.Connection, chain: Chain, column: str, value: str) -> None:
+def test_a_row_holds_short_printable_words_only(inbound: psycopg.Connection, chain: Chain, column: str, value: Any) -> None:
     """A broken writer cannot put a row's content, a query or an escape sequence into the record."""
-    (row,) = seal(chain, 1)
-    text = rows_json([row])
-    spoilt = text.replace(f'"{column}":', f'"was_{column}":').replace("[{", f'[{{"{column}": {json.dumps(value)},')
+    (sealed,) = seal(chain, 1)
+    row = replace(sealed.row, **{column: value})
+    spoilt = SealedRow(row, chain.chain_id, 1, chain.head, row_hash(chain.head, row, chain.chain_id, 1))
     with pytest.raises(psycopg.errors.IntegrityError):
-        inbound.execute(APPEND, (chain.chain_id, 1, row.prev_hash, spoilt))
+        append(inbound, [spoilt])
 
 
 def test_a_word_is_printable_ascii(database: Database) -> None:
@@ -338,8 +353,6 @@ def test_a_hash_that_is_not_the_rows_is_refused(
     whole = full(chain)
     rows = json.loads(rows_json([whole, *seal(chain.after(whole), 1)]))
     rows[0][column] = value
-    if column == "hash":
-        rows[1]["prev_hash"] = value
     with pytest.raises(psycopg.Error) as refused:
         inbound.execute(APPEND, (chain.chain_id, 1, chain.head, json.dumps(rows)))
     assert refused.value.sqlstate == AUDIT_HASH_WRONG
@@ -415,16 +428,32 @@ async def test_an_edges_sessions_plan_once_and_commit_to_disk(module_database: D
     assert tuple(said) == ("force_generic_plan", "on", limit, "test")
 
 
-def test_a_row_without_a_place_does_not_move_the_head(owner: psycopg.Connection, inbound: psycopg.Connection, chain: Chain) -> None:
-    """A null where the chain, the number or the link stands is no continuation: the head never gets ahead of the rows."""
+OF_TWO_ROWS: Final = """
+    SELECT federation.append_audit(%s, 1, %s, {})
+    FROM (SELECT ARRAY(SELECT r FROM json_populate_recordset(NULL::federation.audit_entry, %s) r) AS rows) made"""
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param("('[0:1]=' || made.rows::text)::federation.audit_entry[]", id="numbered from zero"),
+        pytest.param("ARRAY[made.rows, made.rows]", id="two arrays"),
+        pytest.param("made.rows || NULL::federation.audit_entry", id="none at the end"),
+        pytest.param("NULL::federation.audit_entry || made.rows", id="none at the beginning"),
+        pytest.param("NULL", id="nothing at all"),
+    ],
+)
+def test_rows_of_another_shape_do_not_move_the_head(
+    owner: psycopg.Connection, inbound: psycopg.Connection, chain: Chain, rows: str
+) -> None:
+    """Where the last row is not the last element, or no row: the head never gets ahead of the rows."""
     batch = seal(chain, 2)
-    for column in ("chain_id", "seq", "prev_hash"):
-        rows = json.loads(rows_json(batch))
-        rows[1][column] = None
-        with pytest.raises(psycopg.Error) as refused:
-            inbound.execute(APPEND, (chain.chain_id, 1, chain.head, json.dumps(rows)))
-        assert refused.value.sqlstate == AUDIT_NOT_CONTINUOUS
+    with pytest.raises(psycopg.Error) as refused:
+        inbound.execute(OF_TWO_ROWS.format(rows).encode(), (chain.chain_id, chain.head, rows_json(batch)))
+    assert refused.value.sqlstate in {AUDIT_NOT_CONTINUOUS, AUDIT_HASH_WRONG, AUDIT_ROW_NOT_PERMITTED, "23502"}
     assert stored(owner, chain) == []
+    inbound.execute(OF_TWO_ROWS.format("made.rows").encode(), (chain.chain_id, chain.head, rows_json(batch)))
+    assert len(stored(owner, chain)) == 2
 
 
 SIGN_HEAD: Final = (

@@ -15,12 +15,12 @@ from mosaic_cli.audit_files import ExportFile
 from mosaic_common.audit import AuditRow, Chain, Event, HeadSigner, HeadVerifier, Outcome, SignedHead
 from mosaic_common.audit_export import Account, peer_heads, verify_export
 from mosaic_common.audit_heads import SignedGrantHead, month_after, month_start
-from mosaic_common.db.audit_rows import rows_json
 from mosaic_common.keys import private_pem, public_pem
 from mosaic_grants.adapters.audit_log import AuditLog
 from mosaic_grants.adapters.ledger.database import PostgresLedger
 from mosaic_grants.api import audit_export
 
+from tests.support.audit_rows import APPEND, rows_json
 from tests.support.clock import FakeClock
 from tests.support.postgres import Database
 
@@ -53,8 +53,7 @@ class Edge:
             sealed.append(self.chain.append(row))
             self.chain = self.chain.after(sealed[-1])
         if sealed[0].row.time_us > int((datetime.now(UTC) - timedelta(hours=23)).timestamp()) * 1_000_000:
-            append = "SELECT federation.append_audit(%s, %s, %s, %s)"
-            self.connection.execute(append, (first.chain_id, first.seq + 1, first.head, rows_json(sealed)))
+            self.connection.execute(APPEND, (first.chain_id, first.seq + 1, first.head, rows_json(sealed)))
         else:
             with self.database.connect() as owner, owner.transaction():
                 owner.execute(_STAND_THERE, (rows_json(sealed),))

@@ -5,14 +5,14 @@ from typing import Final
 
 import asyncpg
 from mosaic_common.audit import Chain, SealedRow
-from mosaic_common.db.audit_rows import rows_json
+from mosaic_common.db.audit_rows import audit_entries
 from mosaic_common.db.pool import database_unavailable
 from mosaic_common.db.sqlstates import AUDIT_CHAIN_NOT_OPEN, AUDIT_HASH_WRONG, AUDIT_NOT_CONTINUOUS, AUDIT_ROW_NOT_PERMITTED
 
 from mosaic_federation_edge.adapters.audit_writer import ChainLost, RowsRefused
 from mosaic_federation_edge.adapters.database import Database
 
-_APPEND: Final = "SELECT federation.append_audit($1, $2, $3, $4::json)"
+_APPEND: Final = "SELECT federation.append_audit($1, $2, $3, $4)"
 # Data exceptions and violated constraints (PostgreSQL, appendix A): no repetition makes these rows acceptable.
 _REFUSED_CLASSES: Final = frozenset({"22", "23"})
 
@@ -25,7 +25,7 @@ class PostgresAuditStore:
 
     async def append(self, chain: Chain, rows: Sequence[SealedRow]) -> None:
         try:
-            await self._database.fetch_raw(_APPEND, chain.chain_id, chain.seq + 1, chain.head, rows_json(rows))
+            await self._database.fetch_raw(_APPEND, chain.chain_id, chain.seq + 1, chain.head, audit_entries(rows))
         except asyncpg.PostgresError as error:
             if error.sqlstate in {AUDIT_NOT_CONTINUOUS, AUDIT_CHAIN_NOT_OPEN}:
                 raise ChainLost(error.sqlstate) from None

@@ -44,7 +44,7 @@ class GrantReadFunctions:
             served,
         )
         found, budget = rows[0][-2:] if rows else (0, 0)
-        return GrantedRows(rows, found, budget)
+        return GrantedRows(rows, _all_if_null(found, rows), limit + 1 if budget is None else budget)
 
     async def get_row(self, grantee: Grantee, resource: str, row_id: UUID) -> FoundRow:
         return _found_row(await self._database.fetch(_GET[resource], grantee.grant_id, grantee.fingerprint, row_id))
@@ -74,7 +74,7 @@ class LocalReadFunctions:
             after.updated_at_us if after else None,
             after.row_id if after else None,
         )
-        return LocalRows(rows, found=rows[0][-1] if rows else 0)
+        return LocalRows(rows, _all_if_null(rows[0][-1] if rows else 0, rows))
 
     async def get_row(self, user_id: UUID, resource: str, row_id: UUID) -> FoundRow:
         return _found_row(await self._database.fetch(_LOCAL_GET[resource], user_id, row_id))
@@ -82,6 +82,10 @@ class LocalReadFunctions:
     async def search_rows(self, user_id: UUID, resource: str, search: Search, *, limit: int) -> Matches:
         arguments = (user_id, *_search_arguments(resource, search), limit)
         return _matches(await self._searches.fetch(_LOCAL_SEARCH[resource], *arguments))
+
+
+def _all_if_null(found: int | None, rows: Sequence[Row]) -> int:
+    return len(rows) if found is None else found
 
 
 def _found_row(rows: Sequence[Row]) -> FoundRow:

@@ -12,14 +12,14 @@ import asyncpg
 from mosaic_common.audit import AuditRow, Chain, Head, HeadSigner, SealedRow, SignedHead
 from mosaic_common.audit_heads import CHAIN_ID_BYTES
 from mosaic_common.clock import Clock
-from mosaic_common.db.audit_rows import rows_json
+from mosaic_common.db.audit_rows import audit_entries
 from mosaic_common.db.sqlstates import AUDIT_CHAIN_NOT_OPEN, AUDIT_HASH_WRONG, AUDIT_NOT_CONTINUOUS, AUDIT_ROW_NOT_PERMITTED
 from mosaic_common.errors import Layer, Reason, Unavailable
 from mosaic_common.log import logger
 
 from mosaic_grants.adapters.audit_rounds import AuditRounds
 
-_APPEND: Final = "SELECT federation.append_audit($1, $2, $3, CAST($4 AS json))"
+_APPEND: Final = "SELECT federation.append_audit($1, $2, $3, $4)"
 # The number has no gaps: it is drawn under a lock, not from a sequence, which a rollback would leave a hole in.
 _LOCK_NUMBERS: Final = "SELECT pg_advisory_xact_lock(hashtext('federation_audit_chains'))"
 _NEXT_NUMBER: Final = "SELECT coalesce(max(chain_number), 0) + 1 FROM federation.federation_audit_chains"
@@ -67,7 +67,7 @@ class AuditLog:
             sealed.append(chain.append(row))
             chain = chain.after(sealed[-1])
         try:
-            await connection.execute(_APPEND, first.chain_id, first.seq + 1, first.head, rows_json(sealed))
+            await connection.execute(_APPEND, first.chain_id, first.seq + 1, first.head, audit_entries(sealed))
         except asyncpg.PostgresError as error:
             if error.sqlstate in {AUDIT_NOT_CONTINUOUS, AUDIT_CHAIN_NOT_OPEN}:
                 # Closed, or behind after a failover: what it holds stays; the next row opens another.

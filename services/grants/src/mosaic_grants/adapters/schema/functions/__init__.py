@@ -55,6 +55,7 @@ AUDIT_COLUMNS: Final = (
     "prev_hash",
     "hash",
 )
+_PLACE: Final = ("chain_id", "seq", "prev_hash")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +85,19 @@ def render_functions() -> tuple[Function, ...]:
 
 
 def _append_audit() -> Function:
-    hash_of_row = indent(part("audit_hash"), " " * 16).lstrip()
-    columns = ", ".join(AUDIT_COLUMNS)
-    return _function("append_audit", "bytea, bigint, bytea, json", AUDIT_DEFINER, "append_audit", columns=columns, hash=hash_of_row)
+    return _function(
+        "append_audit",
+        "bytea, bigint, bytea, federation.audit_entry[]",
+        AUDIT_DEFINER,
+        "append_audit",
+        columns=", ".join(AUDIT_COLUMNS),
+        placed=_inline(part("audit_placed", entry=", ".join(column for column in AUDIT_COLUMNS if column not in _PLACE)), spaces=8),
+        hash=_inline(part("audit_hash"), spaces=8),
+    )
+
+
+def _inline(text: str, *, spaces: int) -> str:
+    return indent(text, " " * spaces).lstrip()
 
 
 def _list(resource: Resource) -> Function:

@@ -1,8 +1,9 @@
 -- The rows of {table} that a live grant shows, newest first (updated_at descending, then id ascending in byte order).
 --
 -- Returns up to row_limit + 1 rows, fewer where their texts would exceed 1 MiB together, but at least up to the first that has any.
--- The same in every row: `budget` is how many rows the cap leaves to this query, this page included; `found` is how many rows there
--- were to return before their size counted.
+-- The same in every row: `budget` is how many rows the cap leaves to this query, this page included, or null where that is more than
+-- a page; `found` is how many rows there were to return before their size counted, or null where they are all here. Mostly they say
+-- nothing, and to send a null fifty times costs less.
 --     page      = the first min(row_limit, budget) rows
 --     more      = found > the page's length
 --     truncated = more, and the page is budget rows long: the cap ends the query here
@@ -35,6 +36,9 @@ BEGIN
     END IF;
     remaining := greatest((granted ->> 'max_rows_per_query')::integer - served, 0);
     wanted := least(row_limit, remaining) + 1;
+    IF remaining > row_limit THEN
+        remaining := NULL;
+    END IF;
 
     filter := granted -> 'filters' -> '{resource}';
     personal := coalesce((filter -> 'include_personal')::boolean, true);

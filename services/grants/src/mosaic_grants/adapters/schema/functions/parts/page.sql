@@ -15,7 +15,7 @@
         CROSS JOIN LATERAL (SELECT {stored}, {text_bytes} AS text_bytes FROM {table} t WHERE t.id = p.id OFFSET 0) r
     )
     -- In the order of the page, which a nested loop, a materialized query and a scan of it all keep; to say it would sort them again.
-    SELECT {values}, whole.found::integer{beside}
+    SELECT {values}, nullif(whole.found, whole.fitting)::integer{beside}
     FROM (
         -- What no page can hold is neither fetched nor sent: 500 large rows would be the memory of whoever asks, and of this server.
         -- Seldom are there too many bytes, so only then are they added up row by row. Of the first row that has any, they are all so far.
