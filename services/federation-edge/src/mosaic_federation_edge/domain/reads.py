@@ -39,7 +39,7 @@ class GrantedRows:
         rows: up to one beyond the page; fewer where their texts would exceed MAX_PAGE_BYTES together, but at
             least up to the first that has any.
         found: how many there were before their size counted; more than the page holds says that there is more.
-        budget: rows that the cap leaves to the query, this page included, or some number above the page's; 0 when there are no rows.
+        budget: rows that the cap leaves to the query, this page included, or any number above the page's; 0 when there are no rows.
     """
 
     rows: Sequence[Row]
