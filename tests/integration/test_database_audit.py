@@ -160,6 +160,34 @@ def test_refuses_rows_whose_hashes_are_not_of_their_place(
     assert stored(owner, chain) == []
 
 
+def test_refuses_rows_that_go_back_in_time(owner: psycopg.Connection, inbound: psycopg.Connection, chain: Chain) -> None:
+    """Within a batch as between two: a row dated before the one before it is not taken, rightly hashed or not."""
+    (first,) = seal(chain, 1)
+    earlier = Chain(chain.chain_id, 1, first.hash).append(replace(first.row, time_us=first.row.time_us - 1))
+    with pytest.raises(psycopg.Error, match="dated before the one before it") as refused:
+        append(inbound, [first, earlier])
+    assert refused.value.sqlstate == AUDIT_ROW_NOT_PERMITTED
+    assert stored(owner, chain) == []
+
+
+def test_refuses_numbers_that_do_not_continue_the_head(owner: psycopg.Connection, inbound: psycopg.Connection, chain: Chain) -> None:
+    """The right hash of the row before, and a number further on."""
+    with pytest.raises(psycopg.Error) as refused:
+        append(inbound, seal(Chain(chain.chain_id, 5, chain.head), 2))
+    assert refused.value.sqlstate == AUDIT_NOT_CONTINUOUS
+    assert stored(owner, chain) == []
+
+
+def test_a_retry_commits_something_of_its_own(module_database: Database, chain: Chain) -> None:
+    """It waits for whatever a commit waits for: where the first attempt still waits for a standby, so does the retry."""
+    batch = seal(chain, 1)
+    with psycopg.connect(module_database.url("mosaic_edge_inbound")) as retrying:
+        append(retrying, batch)
+        retrying.commit()
+        append(retrying, batch)
+        assert retrying.execute("SELECT pg_current_xact_id_if_assigned() IS NOT NULL").fetchone() == (True,)
+
+
 def test_refuses_another_past(owner: psycopg.Connection, inbound: psycopg.Connection, chain: Chain) -> None:
     """Rows that differ from those already there, or overlap them and go on, are no retry: history has one version."""
     first, second = seal(chain, 2), seal(chain, 2)

@@ -30,7 +30,12 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-const callTimeout = 30 * time.Second
+const (
+	callTimeout = 30 * time.Second
+	// How long a server may refuse the warm-up, and what is left to it between two.
+	patience = 5 * time.Second
+	settling = 500 * time.Millisecond
+)
 
 // plan is what is measured. Calls are spread over the connections in turn, and each connection takes its requests in turn.
 type plan struct {
@@ -216,8 +221,15 @@ func measure() error {
 		callers = append(callers, opened)
 	}
 	seconds := func(amount float64) time.Duration { return time.Duration(amount * float64(time.Second)) }
-	if warmedUp := run(callers, p.InFlight, seconds(p.WarmUpSeconds)); warmedUp.Calls == 0 {
-		return fmt.Errorf("the warm-up failed: %v", warmedUp.Failures)
+	// A gateway that stood still a moment ago may have to connect again first.
+	for begun := time.Now(); ; time.Sleep(settling) {
+		warmedUp := run(callers, p.InFlight, seconds(p.WarmUpSeconds))
+		if warmedUp.Calls > 0 && len(warmedUp.Failures) == 0 {
+			break
+		}
+		if time.Since(begun) > patience {
+			return fmt.Errorf("the warm-up failed: %v", warmedUp.Failures)
+		}
 	}
 	fmt.Println("ready")
 	if _, err := input.ReadBytes('\n'); err != nil {

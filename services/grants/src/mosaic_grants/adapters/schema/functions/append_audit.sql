@@ -52,14 +52,17 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'MF033', MESSAGE = 'a hash is not that of its row';
     END IF;
 
-    SELECT c.head_seq AS seq, c.head_hash AS hash INTO head
+    -- Locked, so that a retry's own commit waits as long as the first one has to, for a standby too. NO KEY: a row of
+    -- federation_audit_heads, which refers to the chain, must not wait for a writer that keeps its transaction open.
+    SELECT c.head_seq AS seq, c.head_hash AS hash, c.head_time_us AS time_us INTO head
     FROM federation.federation_audit_chains c
-    WHERE c.chain_id = chain AND c.closed_at_us IS NULL AND 'mosaic_' || replace(c.writer, '-', '_') = session_user;
+    WHERE c.chain_id = chain AND c.closed_at_us IS NULL AND 'mosaic_' || replace(c.writer, '-', '_') = session_user
+    FOR NO KEY UPDATE;
     IF head IS NULL THEN
         RAISE EXCEPTION USING ERRCODE = 'MF031', MESSAGE = 'the chain is not open to this writer';
-    ELSIF amount > 0 AND head.seq + 1 = first_seq AND head.hash = previous THEN
+    ELSIF amount > 0 AND head.seq + 1 = first_seq AND head.hash = previous AND head.time_us > (rows[1]).time_us THEN
         RAISE EXCEPTION USING ERRCODE = 'MF032', MESSAGE = 'the rows are dated before the chain''s last';
-    ELSIF amount > 0 AND first_seq <= head.seq AND NOT EXISTS (
+    ELSIF amount > 0 AND NOT EXISTS (
         SELECT {columns} FROM {placed} p
         EXCEPT
         SELECT {columns} FROM federation.federation_audit_log l WHERE l.chain_id = chain AND l.seq >= first_seq
