@@ -170,7 +170,9 @@ def test_refuses_rows_that_go_back_in_time(owner: psycopg.Connection, inbound: p
     assert stored(owner, chain) == []
 
 
-def test_refuses_numbers_that_do_not_continue_the_head(owner: psycopg.Connection, inbound: psycopg.Connection, chain: Chain) -> None:
+def test_refuses_numbers_that_do_not_continue_the_head(
+    owner: psycopg.Connection, inbound: psycopg.Connection, chain: Chain
+) -> None:
     """The right hash of the row before, and a number further on."""
     with pytest.raises(psycopg.Error) as refused:
         append(inbound, seal(Chain(chain.chain_id, 5, chain.head), 2))
