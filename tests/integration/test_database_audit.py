@@ -4,6 +4,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -188,6 +189,32 @@ def test_a_retry_commits_something_of_its_own(module_database: Database, chain: 
         retrying.commit()
         append(retrying, batch)
         assert retrying.execute("SELECT pg_current_xact_id_if_assigned() IS NOT NULL").fetchone() == (True,)
+
+
+def test_rows_that_came_before_their_turn_are_not_called_too_old(
+    module_database: Database, inbound: psycopg.Connection, chain: Chain
+) -> None:
+    """What continues a row that is committed while it waits may be sent again on another chain; MF032 would give it up for ever."""
+    batch = seal(chain, 2)
+    with psycopg.connect(module_database.url("mosaic_edge_inbound")) as first, ThreadPoolExecutor(1) as threads:
+        append(first, batch[:1])
+        second = threads.submit(append, inbound, batch[1:])
+        wait_for_lock(module_database, inbound)
+        first.commit()
+        with pytest.raises(psycopg.Error) as refused:
+            second.result(10)
+    assert refused.value.sqlstate == AUDIT_NOT_CONTINUOUS
+
+
+def wait_for_lock(database: Database, waiting: psycopg.Connection) -> None:
+    with database.connect_superuser() as connection:
+        for _ in range(500):
+            if connection.execute("SELECT cardinality(pg_blocking_pids(%s)) > 0", (waiting.info.backend_pid,)).fetchone() == (
+                True,
+            ):
+                return
+            time.sleep(0.01)
+    raise AssertionError("it waits for nothing")
 
 
 def test_refuses_another_past(owner: psycopg.Connection, inbound: psycopg.Connection, chain: Chain) -> None:
