@@ -177,6 +177,16 @@ def test_every_address_that_a_service_is_given_is_a_dependency_that_it_reports(s
         assert reached == set(DEPENDENCIES[service]) - {STEP_CA}
 
 
+def test_in_every_service_one_thread_gives_way_to_the_others(story: Story) -> None:
+    """grpc.aio's polling thread, which the library might name otherwise one day; the event loop's thread keeps its turn."""
+    for service, pid in story.pair.pids(story.work).items():
+        if service not in SERVICES:
+            continue
+        policies = {int(task.name): os.sched_getscheduler(int(task.name)) for task in Path("/proc", str(pid), "task").iterdir()}
+        assert policies[pid or 0] == os.SCHED_OTHER
+        assert list(policies.values()).count(os.SCHED_BATCH) == 1, service
+
+
 def reports_of(services: Iterable[str]) -> Iterator[tuple[str, str]]:
     """(service, name in its health service): of the process itself, and of each of its dependencies."""
     for service in services:

@@ -12,6 +12,7 @@ import uvloop
 from mosaic_common.log import logger
 from mosaic_common.rpc.health import Health
 from mosaic_common.rpc.memory import forbid_core_dumps, give_memory_back, settle
+from mosaic_common.rpc.scheduling import let_completions_gather
 from mosaic_common.rpc.server import GrpcListener
 
 DRAIN_SECONDS: Final = 10.0
@@ -72,6 +73,7 @@ class Application:
         log = logger("application")
         await self.start()
         settle()
+        let_completions_gather()
         log.info("started")
         waiting = asyncio.create_task(stopping.wait())
         try:
